@@ -1,13 +1,20 @@
-"""Shared by all tests: where the tree is, and Hypothesis profiles that are the same on every machine."""
+"""Shared by all tests: where the tree is, Hypothesis profiles, and what happens where a tool is missing.
+
+A test that needs a program of the system says `@pytest.mark.needs("mosquitto")`. Where it is missing, the test is skipped
+with the reason on a workstation, and fails in CI: nothing goes untested in silence.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 # Machines are shared and slow at times: a deadline would fail tests for somebody else's load.
 settings.register_profile(
@@ -20,3 +27,13 @@ settings.load_profile("brownout")
 def root() -> Path:
     """The root of the checkout."""
     return ROOT
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            if shutil.which(tool, path=SYSTEM_PATH) is None:
+                message = f"not tested: {item.nodeid} needs {tool}, which is not on this machine (see `make setup`)"
+                if os.environ.get("CI"):
+                    pytest.fail(message)
+                pytest.skip(message)
