@@ -80,8 +80,15 @@ class Power(Protocol):
 
     def state(self, boards: Sequence[str]) -> dict[str, PowerState]: ...
 
+    def reset(self, boards: Sequence[str]) -> None:
+        """Pull the reset pin: the board starts anew without losing its supply."""
+        ...
+
     def cut_mid_write(self, board: str, *, operation: int, byte: int) -> None:
-        """Arm a cut inside the `operation`-th flash operation from now (1 is the next), after `byte` bytes of it."""
+        """Arm a cut inside the `operation`-th flash operation from now (1 is the next), after `byte` bytes of it.
+
+        operation 0 disarms.
+        """
         ...
 
 
