@@ -1,0 +1,159 @@
+"""The search for a linearization agrees with trying every order, and its counter-examples are small and still fail."""
+
+from __future__ import annotations
+
+from itertools import chain, combinations, permutations
+from pathlib import Path
+
+import pytest
+from brownout.checkers import histories
+from brownout.checkers.linearizability import (
+    CAS_REGISTER,
+    KV_APPEND,
+    REFUSED,
+    Answer,
+    Call,
+    Model,
+    check_key,
+    search,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def brute_force(calls: list[Call], model: Model) -> bool:
+    """Every subset of the unknown calls, in every order that respects real time."""
+    known = [call for call in calls if call.end is not None]
+    unknown = [call for call in calls if call.end is None]
+    subsets = chain.from_iterable(combinations(unknown, size) for size in range(len(unknown) + 1))
+    return any(_some_order(known + list(subset), model) for subset in subsets)
+
+
+def _some_order(calls: list[Call], model: Model) -> bool:
+    return any(_holds(order, model) for order in permutations(calls))
+
+
+def _holds(order: tuple[Call, ...], model: Model) -> bool:
+    state = model.initial
+    latest_start = -1
+    for call in order:
+        if call.end is not None and call.end < latest_start:
+            return False
+        latest_start = max(latest_start, call.start)
+        state = model.step(state, call)
+        if state is REFUSED:
+            return False
+    return True
+
+
+VALUES = st.sampled_from(["a", "b", None])
+
+
+@st.composite
+def register_calls(draw: st.DrawFn) -> list[Call]:
+    calls = []
+    for index in range(draw(st.integers(1, 6))):
+        start = draw(st.integers(0, 12))
+        end = draw(st.one_of(st.none(), st.integers(start, 14), st.integers(start, start + 2)))
+        action = draw(st.sampled_from(["read", "write", "cas", "mismatch"]))
+        argument = (draw(VALUES), draw(VALUES)) if action in {"cas", "mismatch"} else draw(VALUES)
+        calls.append(Call(start, end, action, argument, draw(VALUES), index))
+    return [call for call in calls if call.end is not None or call.action != "mismatch"]
+
+
+@st.composite
+def append_calls(draw: st.DrawFn) -> list[Call]:
+    calls = []
+    for index in range(draw(st.integers(1, 5))):
+        start = draw(st.integers(0, 10))
+        end = draw(st.one_of(st.none(), st.integers(start, 12)))
+        action = draw(st.sampled_from(["get", "put", "append"]))
+        calls.append(Call(start, end, action, draw(st.sampled_from("xy")), draw(st.text("xy", max_size=3)), index))
+    return calls
+
+
+@settings(max_examples=600)
+@given(register_calls())
+def test_the_search_agrees_with_every_order_of_a_register(calls: list[Call]) -> None:
+    expected = brute_force(calls, CAS_REGISTER)
+    finding = check_key(calls, CAS_REGISTER)
+    assert finding.answer is (Answer.YES if expected else Answer.NO)
+    if not expected:
+        assert not brute_force(list(finding.counter_example), CAS_REGISTER), "the counter-example must itself fail"
+
+
+@settings(max_examples=300)
+@given(append_calls())
+def test_the_search_agrees_with_every_order_of_appends(calls: list[Call]) -> None:
+    assert check_key(calls, KV_APPEND).answer is (Answer.YES if brute_force(calls, KV_APPEND) else Answer.NO)
+
+
+def test_a_stale_read_fails_and_the_counter_example_names_only_what_matters() -> None:
+    calls = [
+        Call(0, 1, "write", "old", None, "w1"),
+        Call(1, 2, "read", None, "old", "r0"),
+        Call(2, 3, "write", "new", None, "w2"),
+        Call(4, 5, "read", None, "old", "stale"),
+        Call(6, 7, "read", None, "new", "later"),
+    ]
+    finding = check_key(calls, CAS_REGISTER)
+    assert finding.answer is Answer.NO and finding.culprit is not None and finding.culprit.name == "stale"
+    assert [call.name for call in finding.counter_example] == ["w1", "w2", "stale"]
+
+
+def test_an_unknown_write_may_take_effect_late_but_only_once() -> None:
+    lost = Call(0, None, "write", "x", None)
+    reads = [Call(1, 2, "read", None, None), Call(3, 4, "read", None, "x")]
+    assert check_key([lost, *reads], CAS_REGISTER).answer is Answer.YES
+    again = [Call(5, 6, "write", "y", None), Call(7, 8, "read", None, "x")]
+    assert check_key([lost, *reads, *again], CAS_REGISTER).answer is Answer.NO
+
+
+def test_a_hundred_unknown_writes_do_not_stop_the_search() -> None:
+    unknown = [Call(index, None, "write", f"u{index}", None) for index in range(100)]
+    known = [Call(200, 201, "write", "a", None), Call(202, 203, "read", None, "u7"), Call(204, 205, "read", None, "u9")]
+    assert check_key(unknown + known, CAS_REGISTER).answer is Answer.YES
+    assert check_key([*unknown, *known, Call(206, 207, "read", None, "u7")], CAS_REGISTER).answer is Answer.NO
+
+
+def test_a_search_beyond_its_limit_says_so() -> None:
+    calls = [Call(0, 100, "write", str(index), None) for index in range(30)] + [Call(101, 102, "read", None, "gone")]
+    assert search(calls, CAS_REGISTER, 1000)[0] is Answer.OPEN
+
+
+JEPSEN = """INFO  jepsen.util - 0\t:invoke\t:write\t1
+INFO  jepsen.util - 0\t:ok\t:write\t1
+INFO  jepsen.util - 1\t:invoke\t:cas\t[2 3]
+INFO  jepsen.util - 1\t:fail\t:cas\t[2 3]
+INFO  jepsen.util - 2\t:invoke\t:write\t3
+INFO  jepsen.util - 2\t:info\t:write\t:timed-out
+INFO  jepsen.util - 0\t:invoke\t:read\tnil
+INFO  jepsen.util - 0\t:ok\t:read\t%s
+"""
+EDN = """{:process 0, :type :invoke, :f :append, :key "k", :value "a"}
+{:process 0, :type :ok, :f :append, :key "k", :value "a"}
+{:process 1, :type :invoke, :f :get, :key "k", :value nil}
+{:process 1, :type :ok, :f :get, :key "k", :value "%s"}
+"""
+
+
+@pytest.mark.parametrize(("value", "exit_code"), [("1", 0), ("3", 0), ("2", 1)])
+def test_a_folder_of_jepsen_logs_is_judged(tmp_path: Path, value: str, exit_code: int) -> None:
+    (tmp_path / "a.log").write_text(JEPSEN % value)
+    (tmp_path / "linearizable.json").write_text('{"a.log": true}')
+    assert histories.main([str(tmp_path)]) == exit_code
+
+
+@pytest.mark.parametrize(("value", "exit_code"), [("a", 0), ("", 1)])
+def test_a_folder_of_edn_maps_is_judged(tmp_path: Path, value: str, exit_code: int) -> None:
+    (tmp_path / "a.txt").write_text(EDN % value)
+    (tmp_path / "linearizable.json").write_text('{"a.txt": true}')
+    assert histories.main([str(tmp_path)]) == exit_code
+
+
+def test_a_folder_that_cannot_be_read_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert histories.main([str(tmp_path)]) == 2
+    (tmp_path / "linearizable.json").write_text('{"a.log": true}')
+    (tmp_path / "a.log").write_text("nonsense\n")
+    assert histories.main([str(tmp_path)]) == 2
+    assert "a.log: line 1" in capsys.readouterr().err
