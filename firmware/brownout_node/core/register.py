@@ -1,0 +1,179 @@
+"""The replicated store behind vote.py: registers, client sessions and the next height, durable item by item.
+
+Every board applies the same decided commands in the same order and comes to the same state: whatever is done here must
+follow from that state and the command alone, never from time, board or chance. An absent register and one that holds
+null are the same, so putting null removes it. Must not send anything.
+
+Sessions make a retry harmless: (client, request) is applied once and the last answer of each client is kept. Of at most
+MAX_SESSIONS the lowest client id is evicted; a client at or below that floor without a session is expired for good.
+
+Two banks of journal keys hold the state. A copy fetched from a peer is written into the other bank page by page; the
+JOURNAL_HEIGHT record then turns to that bank in one write, so that a cut leaves the old state or the new one. Records
+carry the height that their bank was installed at, so that leftovers of an unfinished copy are not taken for state.
+"""
+
+from hashlib import sha256
+
+from . import codec, schema
+from .schema import CAS, EXPIRED, FULL, GET, MAX_KEYS, MAX_SESSIONS, MISMATCH, OK
+
+PAGE = "u[kv]2[uuuvu]1"  # floor, registers, sessions: at most 320 bytes
+_HEIGHT = "uuuu"  # next_height, base, floor, bank
+_REGISTER = "ukv"  # base, key, value
+_SESSION = "uuuuvu"  # base, client, request, status, value, height
+
+
+class Register:
+    """next_height: first undecided height; base: where the last copy was installed, the log holds no entry below it."""
+
+    def __init__(self, node, stored):
+        self._persist = node.persist
+        packed = stored.get(schema.JOURNAL_HEIGHT)
+        state = (1, 1, 0, 0) if packed is None else codec.unpack(_HEIGHT, packed)
+        self.next_height, self.base, self.floor, self._bank = state
+        self.values = {}  # key -> (slot, value)
+        self.sessions = {}  # client -> (slot, request, status, value, height)
+        self._dirty = {}  # journal key -> record, of the decision being applied
+        self.copy = None  # [height, next page, values, sessions] of a state being fetched
+        for slot in range(MAX_KEYS):
+            packed = stored.get(self._register_key(self._bank, slot))
+            if packed is not None:
+                base, key, value = codec.unpack(_REGISTER, packed)
+                if base == self.base:
+                    self.values[key] = (slot, value)
+        for slot in range(MAX_SESSIONS):
+            packed = stored.get(self._session_key(self._bank, slot))
+            if packed is not None:
+                row = codec.unpack(_SESSION, packed)
+                if row[0] == self.base:
+                    self.sessions[row[1]] = (slot,) + row[2:]
+
+    def _register_key(self, bank, slot):
+        return schema.JOURNAL_REGISTER + bank * MAX_KEYS + slot
+
+    def _session_key(self, bank, slot):
+        return schema.JOURNAL_SESSION + bank * MAX_SESSIONS + slot
+
+    def outcome(self, client, request):
+        """(status, value, height) if that is settled, () if a later request replaced it, None if it is yet to come."""
+        session = self.sessions.get(client)
+        if session is None:
+            return (EXPIRED, None, 0) if client <= self.floor else None
+        if request > session[1]:
+            return None
+        return session[2:] if request == session[1] else ()
+
+    def apply(self, height, command):
+        """Apply one decided command; (status, result), or None where it is a repetition or its session has expired."""
+        client, request, operation, key, value, expected = command
+        if self.outcome(client, request) is not None:
+            return None
+        session = self.sessions.get(client)
+        slot = self._session_slot() if session is None else session[0]
+        status, result = self._execute(operation, key, value, expected)
+        self.sessions[client] = (slot, request, status, result, height)
+        record = codec.pack(_SESSION, (self.base, client, request, status, result, height))
+        self._dirty[self._session_key(self._bank, slot)] = record
+        return status, result
+
+    def _session_slot(self):
+        if len(self.sessions) < MAX_SESSIONS:
+            return self._free(self.sessions)
+        evicted = min(self.sessions)
+        self.floor = max(self.floor, evicted)
+        return self.sessions.pop(evicted)[0]
+
+    def _free(self, table):
+        used = [row[0] for row in table.values()]
+        slot = 0
+        while slot in used:
+            slot += 1
+        return slot
+
+    def _execute(self, operation, key, value, expected):
+        row = self.values.get(key)
+        current = None if row is None else row[1]
+        if operation == GET:
+            return OK, current
+        if operation == CAS and current != expected:
+            return MISMATCH, current
+        if row is not None:
+            slot = row[0]
+        elif value is None:
+            return OK, None
+        elif len(self.values) >= MAX_KEYS:
+            return FULL, None
+        else:
+            slot = self._free(self.values)
+        record = None
+        if value is None:
+            del self.values[key]
+        else:
+            self.values[key] = (slot, value)
+            record = codec.pack(_REGISTER, (self.base, key, value))
+        self._dirty[self._register_key(self._bank, slot)] = record
+        return OK, None
+
+    def finish(self, height):
+        """Every command of `height` is applied: make what changed durable, together with the next height."""
+        self.next_height = height + 1
+        for key in sorted(self._dirty):
+            self._persist(key, self._dirty[key])
+        self._dirty = {}
+        self._save()
+
+    def _save(self):
+        state = (self.next_height, self.base, self.floor, self._bank)
+        self._persist(schema.JOURNAL_HEIGHT, codec.pack(_HEIGHT, state))
+
+    def freeze(self):
+        """(next height, floor, registers, sessions): the whole state, in the same order on every board."""
+        values = [(key, self.values[key][1]) for key in sorted(self.values)]
+        sessions = [(client,) + self.sessions[client][1:] for client in sorted(self.sessions)]
+        return self.next_height, self.floor, values, sessions
+
+    def digest(self):
+        """8 bytes, the same on two boards if, and only if, height and state are the same."""
+        height, floor, values, sessions = self.freeze()
+        state = sha256(codec.pack("uu", (height, floor)))
+        for row in values:
+            state.update(codec.pack("kv", row))
+        for row in sessions:
+            state.update(codec.pack("uuuvu", row))
+        return state.digest()[:8]
+
+    def take_page(self, height, page, pages, data):
+        """Take one page of a peer's frozen state; the next page wanted, `pages` once it is installed, None if unfit."""
+        copy = self.copy
+        if copy is None or copy[0] != height:
+            copy = [height, 0, {}, {}]
+        if height <= self.next_height or page != copy[1]:
+            return None
+        self.copy = copy
+        floor, values, sessions = codec.unpack(PAGE, data)
+        bank = self._bank ^ 1
+        for key, value in values:
+            slot = len(copy[2])
+            copy[2][key] = (slot, value)
+            self._persist(self._register_key(bank, slot), codec.pack(_REGISTER, (height, key, value)))
+        for row in sessions:
+            slot = len(copy[3])
+            copy[3][row[0]] = (slot,) + row[1:]
+            self._persist(self._session_key(bank, slot), codec.pack(_SESSION, (height,) + row))
+        copy[1] = page + 1
+        if page + 1 >= pages:
+            self.next_height = self.base = height
+            self.floor = floor
+            self._bank = bank
+            self.values = copy[2]
+            self.sessions = copy[3]
+            self.copy = None
+            self._save()
+        return page + 1
+
+
+def page_of(frozen, page):
+    """(pages, data): one page of what freeze() returned."""
+    _height, floor, values, sessions = frozen
+    pages = max((len(values) + 1) // 2, len(sessions), 1)
+    return pages, codec.pack(PAGE, (floor, values[2 * page : 2 * page + 2], sessions[page : page + 1]))
