@@ -49,10 +49,11 @@ MESSAGES = (
     (PING_REQUEST, "ping_request", "probe:u target:u updates:[uuu]8"),
     (ACK, "ack", "probe:u target:u updates:[uuu]8"),
     # gossip. An item is (key, value or null for a tombstone, stamp, writer, number): stamp is the writer's hybrid
-    # logical clock, number counts the writer's own updates from 1. A version vector entry is (writer, number).
+    # logical clock, number counts the writer's own updates from 1. A version vector entry is (writer, number). A writer
+    # that lost its journal counts from boot * 2**24 + 1. digest is null in a reply; stamp is the sender's clock.
     (RUMOUR, "rumour", "items:[kvuuu]4"),
-    (SYNC, "sync", "exchange:u page:u pages:u reply:o versions:[uu]40"),
-    (REPAIR, "repair", "exchange:u last:o items:[kvuuu]4 versions:[uu]12"),
+    (SYNC, "sync", "exchange:u page:u pages:u reply:o versions:[uu]40 digest:d"),
+    (REPAIR, "repair", "exchange:u last:o items:[kvuuu]4 versions:[uu]12 stamp:u"),
     # vote. value is an encoded BATCH; value_id its first 8 bytes of SHA-256, null votes for nothing.
     (REQUEST, "request", "client:u request:u operation:u key:k value:v expected:v"),
     (PROPOSAL, "proposal", "height:u round:u valid_round:i value:b"),
@@ -164,7 +165,8 @@ EVENTS = (
     (MEMBER, "member", "board:u state:u incarnation:u"),
     (WRITTEN, "written", "key:k value:v stamp:u number:u"),  # a local multi-writer write or delete, durable
     (MERGED, "merged", "key:k value:v stamp:u writer:u number:u repair:o"),  # somebody's update became the state here
-    (FORGOTTEN, "forgotten", "key:k stamp:u writer:u"),  # a tombstone that every board is known to have seen
+    # a tombstone that every board is known to have seen, or an item that a peer deleted and forgot: no trace is kept of it
+    (FORGOTTEN, "forgotten", "key:k stamp:u writer:u"),
     (PROPOSED, "proposed", "height:u round:u value_id:d valid_round:i"),
     (PREVOTED, "prevoted", "height:u round:u value_id:d valid_round:i"),  # valid_round: of the proposal voted for
     (PRECOMMITTED, "precommitted", "height:u round:u value_id:d"),
@@ -186,6 +188,7 @@ JOURNAL_VOTE = 16  # height:u round:u prevote_round:i prevoted:d precommit_round
 JOURNAL_LOCK = 17  # height:u locked_round:i locked:d valid_round:i valid:d
 JOURNAL_HEIGHT = 18  # next_height:u state_digest... ; see vote.py
 JOURNAL_GOSSIP_NUMBER = 32  # number:u ; own updates written so far
+JOURNAL_GOSSIP_VECTOR = 33  # + page (up to 46): versions:[uu]40 ; what was covered when something was last forgotten
 JOURNAL_PROPOSED = 0x40  # + slot: proposal values of the undecided height that a vote refers to
 JOURNAL_SESSION = 0x100  # + slot: client sessions
 JOURNAL_REGISTER = 0x200  # + slot: registers of the voted store
