@@ -1,0 +1,86 @@
+"""Judges a history: every checker in turn, and one verdict. `invalid` outranks `unknown` outranks `valid`.
+
+Checkers are pure: they read a History, through its index `Run`, and nothing else. One file each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..analysis import coverage, summarise
+from ..history import Check, History, Verdict
+from ..store import RunFolder, load
+from . import (
+    agreement,
+    durability,
+    faults,
+    gossip,
+    liveness,
+    membership,
+    promises,
+    register,
+    telemetry,
+    validity,
+    voting,
+)
+from .run import Run
+
+CHECKERS: tuple[Callable[[Run], Check], ...] = (
+    agreement.check,
+    promises.check,
+    voting.check,
+    validity.check,
+    durability.check,
+    register.check,
+    gossip.check,
+    membership.check,
+    liveness.check,
+    faults.check,
+    telemetry.check,
+)
+
+
+def judge(history: History) -> dict[str, Any]:
+    """The document of verdict.json."""
+    run = Run(history)
+    checks = [check(run) for check in CHECKERS]
+    manifest = history.manifest
+    document: dict[str, Any] = {
+        "verdict": str(overall(checks)),
+        "campaign": manifest.get("campaign"),
+        "seed": manifest.get("seed"),
+        "rung": manifest.get("rung"),
+        "checks": [
+            {
+                "name": check.name,
+                "verdict": str(check.verdict),
+                "detail": check.detail,
+                "evidence": [dict(entry) for entry in check.evidence],
+                "metrics": dict(check.metrics),
+            }
+            for check in checks
+        ],
+        "metrics": summarise(history),
+        "coverage": coverage(history),
+    }
+    if manifest.get("trace_hash") is not None:
+        document["trace_hash"] = manifest["trace_hash"]
+    return document
+
+
+def overall(checks: list[Check]) -> Verdict:
+    """The verdict of a run from the verdicts of its checks."""
+    verdicts = {check.verdict for check in checks}
+    for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.VALID
+
+
+def check_run(folder: Path) -> dict[str, Any]:
+    """Load a run's folder, judge it, and write its verdict.json."""
+    document = judge(load(folder))
+    RunFolder(folder).write_verdict(document)
+    return document

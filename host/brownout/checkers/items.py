@@ -1,0 +1,57 @@
+"""The gossip store of one board as its own events tell it. Shared by the checkers of durability and gossip.
+
+Updates of a key are ordered by (stamp, writer). What a board told as written or merged is durable, so it carries over
+reboots; a board that lost its journal starts from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..history import BoardEvent
+from .run import Run
+
+Item = tuple[int, int, BoardEvent]  # stamp, writer, the event by which the board came to have it
+
+
+def updates(run: Run, board: str) -> Iterator[tuple[BoardEvent, str | None, Item | None]]:
+    """(event, key, item) in the board's own order; (boot event, None, None) where it starts from nothing."""
+    number = run.ids.get(board, 0)
+    for boot in run.boots.get(board, ()):
+        if boot.start is not None and not boot.valid_journal:
+            yield boot.start, None, None
+        for event in boot.events:
+            if event.kind == "written":
+                yield event, event.fields["key"], (event.fields["stamp"], number, event)
+            elif event.kind == "merged":
+                yield event, event.fields["key"], (event.fields["stamp"], event.fields["writer"], event)
+
+
+def final_items(run: Run, board: str) -> dict[str, Item]:
+    """The greatest update of each key that the board is known to hold, tombstones included until it forgets them."""
+    number = run.ids.get(board, 0)
+    items: dict[str, Item] = {}
+    for boot in run.boots.get(board, ()):
+        if boot.start is not None and not boot.valid_journal:
+            items.clear()
+        for event in boot.events:
+            if event.kind not in ("written", "merged", "forgotten"):
+                continue
+            key = event.fields["key"]
+            item = (event.fields["stamp"], event.fields.get("writer", number), event)
+            if event.kind == "forgotten":
+                if key in items and items[key][:2] == item[:2]:
+                    del items[key]
+            elif key not in items or items[key][:2] < item[:2]:
+                items[key] = item
+    return items
+
+
+def newest_items(run: Run) -> dict[str, Item]:
+    """The greatest update of each key that any board ever had."""
+    newest: dict[str, Item] = {}
+    for board in run.boots:
+        for _, key, item in updates(run, board):
+            if key is not None and item is not None and (key not in newest or newest[key][:2] < item[:2]):
+                newest[key] = item
+    return newest
