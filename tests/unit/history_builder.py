@@ -306,7 +306,7 @@ class World:
         return record
 
     def cut(
-        self, name: str, *boards: str, for_s: float = 1.0, journal: int = 0, kind: str = "cut", **boot: Any
+        self, name: str, *boards: str, for_s: float = 1.0, journal: int = 0, kind: str = "cut", **said: Any
     ) -> None:
         """Power goes, and comes back: planned, applied, proven, boot, healed."""
         self.fault(name, kind, "planned", *boards)
