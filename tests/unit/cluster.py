@@ -298,6 +298,45 @@ class Cluster:
         state.node.tick(self.now_ms - state.booted_ms)
         self._carry_out(state)
 
+    def storm(self, for_ms: int, *, period_ms: int = 350, may_wipe: Callable[[int], bool] | None = None) -> None:
+        """Faults drawn from the seed for that long: power cut at any effect, blackouts, splits, one-way cuts, wipes.
+
+        Boards are wiped only where `may_wipe(board)` agrees. Ends as it happens to stand: see calm().
+        """
+        end_ms = self.now_ms + for_ms
+
+        def strike() -> None:
+            if self.now_ms < end_ms:
+                self._strike(self.random.choice(list(self.boards)), may_wipe)
+                self._at(self.now_ms + self.random.randint(1, 2 * period_ms), strike)
+
+        strike()
+        self.run(for_ms)
+
+    def _strike(self, board: int, may_wipe: Callable[[int], bool] | None) -> None:
+        draw = self.random.randrange(12)
+        others = list(self.boards)
+        if draw < 5:
+            self.power_off_within(board, self.random.randrange(12))
+            self._at(self.now_ms + self.random.randint(50, 1500), self.power_on, board)
+        elif draw == 5:
+            for other in others:
+                self.power_off(other)
+                self._at(self.now_ms + self.random.randint(50, 800), self.power_on, other)
+        elif draw == 6:
+            self.isolate(board)
+        elif draw == 7:
+            half = self.random.sample(others, len(others) // 2)
+            self.split([half, [other for other in others if other not in half]])
+        elif draw == 8:
+            self.cut_link(board, self.random.choice(others))
+        elif draw == 9 and may_wipe is not None and may_wipe(board):
+            self.power_off(board)
+            self.wipe(board)
+            self.power_on(board)
+        else:
+            self.heal()
+
     # Effects.
 
     def _carry_out(self, state: Board) -> None:
