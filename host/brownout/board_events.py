@@ -1,0 +1,203 @@
+"""Telemetry as bytes -> decoded events; and the record of what arrived: duplicates out, gaps found, boots in order.
+
+Pure: no threads, no sockets. Must not judge what a gap means for a verdict; it only says what never arrived and why.
+
+A board's safety events leave by serial, the others by MQTT; each channel keeps its order and repeats what was not
+acknowledged. So a number that is missing behind the last one of its channel is a tail that was in RAM when power went,
+and no gap. Between two serial events with nothing damaged in between, missing numbers can only have left by MQTT.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cbor2
+from brownout_node.core import schema
+
+from .history import BoardEvent, Gap
+
+SERIAL = "serial"
+MQTT = "mqtt"
+HEADER_FIELDS = 5
+SAME_ERA = 64  # boots that far apart are one count; a larger step means that the count was lost with the journal
+
+
+class EventError(Exception):
+    """Bytes that are not an event of the schema. `events` are those decoded before it."""
+
+    def __init__(self, message: str, events: list[tuple[Any, ...]]) -> None:
+        super().__init__(message)
+        self.events = events
+
+
+def _rows() -> dict[int, tuple[str, tuple[tuple[str, str], ...]]]:
+    rows = {}
+    for number, name, spec in schema.EVENTS:
+        columns = tuple((column.partition(":")[0], column.partition(":")[2]) for column in spec.split())
+        rows[number] = (name, columns)
+    return rows
+
+
+ROWS = _rows()
+
+
+def _valid(kind: str, value: Any) -> bool:
+    if kind in "ui":
+        return type(value) is int and (kind == "i" or value >= 0)
+    if kind == "o":
+        return type(value) is bool
+    if kind in "kt":
+        return type(value) is str
+    if kind == "v":
+        return value is None or type(value) is str
+    if kind == "d":
+        return value is None or (type(value) is bytes and len(value) == 8)
+    return type(value) is bytes
+
+
+def _decode_one(item: Any) -> tuple[int, int, int, int, str, dict[str, Any]]:
+    if not isinstance(item, list) or len(item) < HEADER_FIELDS:
+        raise ValueError("not an array with an event's header")
+    boot, sequence, now_ms, stamp, number = item[:HEADER_FIELDS]
+    if not all(_valid("u", value) for value in item[:HEADER_FIELDS]) or sequence < 1:
+        raise ValueError("a header that is not of unsigned integers")
+    row = ROWS.get(number)
+    if row is None:
+        raise ValueError(f"unknown event kind {number}")
+    name, columns = row
+    if len(item) != HEADER_FIELDS + len(columns):
+        raise ValueError(f"{name} with {len(item) - HEADER_FIELDS} fields; it has {len(columns)}")
+    fields = {}
+    for (column, kind), value in zip(columns, item[HEADER_FIELDS:], strict=True):
+        if not _valid(kind, value):
+            raise ValueError(f"{name}.{column} is {value!r}")
+        fields[column] = value.hex() if type(value) is bytes else value
+    return boot, sequence, now_ms, stamp, name, fields
+
+
+def decode_events(data: bytes) -> list[tuple[int, int, int, int, str, dict[str, Any]]]:
+    """(boot, sequence, now_ms, stamp, kind, fields) of each of the events; EventError at the first bad one."""
+    stream = io.BytesIO(data)
+    decoder = cbor2.CBORDecoder(stream)
+    events: list[tuple[int, int, int, int, str, dict[str, Any]]] = []
+    while stream.tell() < len(data):
+        at = stream.tell()
+        try:
+            events.append(_decode_one(decoder.decode()))
+        except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise EventError(f"event at byte {at} of {len(data)}: {error}", list(events)) from error
+    return events
+
+
+@dataclass
+class BootRecord:
+    """What arrived of one boot of one board."""
+
+    events: dict[int, BoardEvent] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)  # channel -> highest number
+    stream: int = 0  # number of the last event in the serial stream, repetitions included; 0: nothing to follow on
+    left_by_mqtt: set[int] = field(default_factory=set)
+    lost: list[tuple[int, int]] = field(default_factory=list)
+
+    def follow(self, sequence: int, unbroken: bool) -> None:
+        """Note the next event of the serial stream; what an unbroken stream skips did not leave by serial."""
+        if unbroken and self.stream and sequence > self.stream + 1:
+            self.left_by_mqtt.update(range(self.stream + 1, sequence))
+        self.stream = sequence
+
+    def missing(self) -> list[int]:
+        """Numbers that will never arrive though their channel went on."""
+        top = max(self.events)
+        if len(self.events) == top:
+            return []
+        return [number for number in range(1, top) if number not in self.events and self._overtaken(number)]
+
+    def _overtaken(self, number: int) -> bool:
+        if number in self.left_by_mqtt:
+            return number < self.last.get(MQTT, 0)
+        return all(number < last for last in self.last.values())
+
+
+class EventRecord:
+    """Every event of a run once, by board and boot."""
+
+    def __init__(self) -> None:
+        self._boards: dict[str, dict[int, BootRecord]] = {}
+        self._order: dict[str, list[int]] = {}
+
+    def add(
+        self, board: str, decoded: Iterable[tuple[Any, ...]], channel: str, now_ns: int, unbroken: bool = True
+    ) -> list[BoardEvent]:
+        """Take decoded events; return those that are new. unbroken: nothing of this serial stream was damaged or lost
+        since the last call."""
+        fresh = []
+        boots = self._boards.setdefault(board, {})
+        for boot, sequence, now_ms, stamp, kind, fields in decoded:
+            record = boots.get(boot)
+            if record is None:
+                record = boots[boot] = BootRecord()
+                self._place(board, boot)
+            if channel == SERIAL:
+                record.follow(sequence, unbroken)
+                unbroken = True
+            if sequence in record.events:
+                continue
+            event = BoardEvent(board, boot, sequence, now_ms, stamp, kind, fields, now_ns, channel)
+            record.events[sequence] = event
+            record.last[channel] = max(sequence, record.last.get(channel, 0))
+            if kind == "lost_events":
+                record.lost.append((fields["first"], fields["last"]))
+            fresh.append(event)
+        return fresh
+
+    def _place(self, board: str, boot: int) -> None:
+        """Boots stand in the order in which they were first heard; within one count of boots, in that of the count."""
+        order = self._order.setdefault(board, [])
+        at = len(order)
+        while at and 0 < order[at - 1] - boot < SAME_ERA:
+            at -= 1
+        order.insert(at, boot)
+
+    def boots(self, board: str) -> list[int]:
+        return list(self._order.get(board, ()))
+
+    def events(self) -> list[BoardEvent]:
+        """All events: by board, then order of boots, then number."""
+        return [
+            event
+            for board in sorted(self._boards)
+            for boot in self._order[board]
+            for _sequence, event in sorted(self._boards[board][boot].events.items())
+        ]
+
+    def gaps(self) -> list[Gap]:
+        """What never arrived. A boot of which nothing was heard, or not its first event, is one gap with first = 0."""
+        gaps: list[Gap] = []
+        for board in sorted(self._boards):
+            order = self._order[board]
+            for index, boot in enumerate(order):
+                if index and 0 < boot - order[index - 1] < SAME_ERA:
+                    silent = range(order[index - 1] + 1, boot)
+                    gaps.extend(Gap(board, number, 0, 0, "nothing of this boot arrived") for number in silent)
+                gaps.extend(self._gaps_of(board, boot))
+        return gaps
+
+    def _gaps_of(self, board: str, boot: int) -> list[Gap]:
+        record = self._boards[board][boot]
+        if 1 not in record.events:
+            return [Gap(board, boot, 0, 0, "its boot event never arrived")]
+        gaps = [Gap(board, boot, first, last, "fell out of the board's ring") for first, last in record.lost]
+        known = {number for first, last in record.lost for number in range(first, last + 1)}
+        run: list[int] = []
+        for number in [*record.missing(), 0]:
+            if run and number != run[-1] + 1:
+                by_mqtt = record.left_by_mqtt.issuperset(run)
+                reason = "lost on the way by mqtt, none of them a safety event" if by_mqtt else "lost on the way"
+                gaps.append(Gap(board, boot, run[0], run[-1], reason))
+                run = []
+            if number and number not in known:
+                run.append(number)
+        return gaps

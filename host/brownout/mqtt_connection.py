@@ -1,0 +1,93 @@
+"""The host's own connection to the broker: paho, subscribed again and at once whenever the broker is back.
+
+A broker that was killed forgets its subscribers. Events that boards publish before the host has subscribed again are
+acknowledged and lost, so the host tries every few milliseconds, far more often than a board does. Must not know topics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import paho.mqtt.client as paho
+
+from .contracts import RigError
+
+RETRY_S = 0.004
+KEEP_ALIVE_S = 10
+
+Handler = Callable[[str, bytes], None]
+
+
+class MqttConnection:
+    """Calls `handler(topic, payload)` in the thread of the connection for everything subscribed to."""
+
+    def __init__(
+        self, client: str, host: str, port: int, subscriptions: Sequence[tuple[str, int]], handler: Handler
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._subscriptions = list(subscriptions)
+        self._handler = handler
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client, reconnect_on_failure=False)
+        self._client.max_inflight_messages_set(1000)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = lambda *_arguments: self._ready.set()
+        self._client.on_disconnect = lambda *_arguments: self._ready.clear()
+        self._client.on_socket_open = self._on_socket_open
+        self._client.on_message = lambda _client, _data, message: self._handler(message.topic, bytes(message.payload))
+        self._thread = threading.Thread(target=self._run, name=f"mqtt {client}", daemon=True)
+
+    def start(self, within_s: float = 5.0) -> None:
+        """Connect and subscribe; RigError where the broker does not answer in time."""
+        self._thread.start()
+        if not self._ready.wait(within_s):
+            self.close()
+            raise RigError(f"no MQTT broker answers at {self.host}:{self.port}; is it running, and is the port right?")
+
+    @property
+    def ready(self) -> bool:
+        """Connected and subscribed."""
+        return self._ready.is_set()
+
+    def wait_ready(self, within_s: float) -> bool:
+        return self._ready.wait(within_s)
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+        """Hand a message over for sending; False, and nothing will be sent, where there is no connection."""
+        if not self._ready.is_set():
+            return False
+        return self._client.publish(topic, payload, qos=qos).rc == paho.MQTT_ERR_SUCCESS
+
+    def close(self) -> None:
+        self._stop.set()
+        self._client.disconnect()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError):  # refused: the broker is down, which is nothing new on this bed
+                self._client.connect(self.host, self.port, keepalive=KEEP_ALIVE_S)
+                if self._stop.is_set():
+                    self._client.disconnect()
+                self._client.loop_forever()
+            self._ready.clear()
+            self._stop.wait(RETRY_S)
+
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            return
+        if self._subscriptions:
+            client.subscribe(self._subscriptions)
+        else:
+            self._ready.set()
+
+    @staticmethod
+    def _on_socket_open(_client: paho.Client, _data: Any, connection: Any) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
