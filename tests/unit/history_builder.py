@@ -70,14 +70,14 @@ class World:
     def wait(self, seconds: float) -> None:
         self.now_ns += int(seconds * SECOND)
 
-    def tell(self, board: str, kind: str, channel: str = "serial", **fields: Any) -> BoardEvent:
+    def tell(self, teller: str, kind: str, /, channel: str = "serial", **fields: Any) -> BoardEvent:
         """One event of a board, now."""
         self.now_ns += MILLISECOND
         self.stamp += 1
-        who = self.boards[board]
+        who = self.boards[teller]
         who.sequence += 1
         event = BoardEvent(
-            board,
+            teller,
             who.boot,
             who.sequence,
             (self.now_ns - who.began_ns) // MILLISECOND,

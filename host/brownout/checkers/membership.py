@@ -63,7 +63,7 @@ def _accuracy(run: Run, views: dict[tuple[str, str], list[BoardEvent]], findings
         last = changes[-1]
         if last_boot is None or last.boot != last_boot.number or not {observer, observed} <= live:
             continue
-        if last.fields["state"] != schema.DEAD:
+        if last.fields["state"] != schema.DEAD or _hidden(run, last):
             continue
         wrongly += 1
         detail = f"{observer} still holds {observed} for dead, which runs, {waited_ns / 1e9:.1f} s after the last heal"
@@ -73,6 +73,13 @@ def _accuracy(run: Run, views: dict[tuple[str, str], list[BoardEvent]], findings
             findings.wrong(detail, step(last))
     findings.metrics["deaths_declared"] = deaths
     findings.metrics["wrongly_dead_at_the_end"] = wrongly
+
+
+def _hidden(run: Run, last: BoardEvent) -> bool:
+    """Whether a later change may hide in a gap of the record."""
+    return any(
+        (gap.board, gap.boot) == (last.board, last.boot) and gap.last > last.sequence for gap in run.history.gaps
+    )
 
 
 def _dark_pairs(run: Run) -> list[tuple[Outage, str, str, int]]:
@@ -120,7 +127,7 @@ def _undisturbed(run: Run, outage: Outage, observer: str, gone: str, until_ns: i
             continue
         if other.kind in BROKER_KINDS or {observer, gone} & other.boards:
             return False
-    if observer not in run.boots:
+    if observer not in run.boots or any(gap.board == observer for gap in run.history.gaps):
         return False
     boots = run.boots[observer]
     return not any(outage.from_ns < boot.began_ns < until_ns for boot in boots) and boots[0].began_ns < outage.from_ns

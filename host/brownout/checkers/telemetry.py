@@ -1,16 +1,18 @@
 """Whether the record is whole enough to judge by: finished, long enough, no gap inside a boot, every boot heard.
 
 Never `invalid`: a hole in the record is nobody's fault, it only means that a breach may hide in it. The tail that was
-in a board's memory when its power went is no hole; cable and broker each have a tail of their own.
+in a board's memory when its power went is no hole; cable and broker each have a tail of their own. What a broker had
+taken and lost when a fault killed it (never safety events) is counted, and membership judges without it.
 """
 
 from __future__ import annotations
 
 from ..history import Check, Gap, Outcome
 from .evidence import Findings, step
-from .run import DARK_KINDS, Boot, Run
+from .run import BROKER_KINDS, DARK_KINDS, Boot, Run
 
 OPERATIONS_AT_LEAST = 10
+LESSER = "none of them a safety event"  # how a gap says that it can only hide membership and metrics
 BOOT_SLACK_NS = 15_000_000_000  # a life that could not speak may end so long after the fault that ended it
 
 
@@ -32,13 +34,15 @@ def check(run: Run) -> Check:
 
 
 def _gaps(run: Run, findings: Findings) -> None:
-    unheard = 0
+    unheard = lesser = 0
     for gap in run.history.gaps:
         if gap.first == 0:
             if _cut_short(run, gap.board, gap.boot):
                 unheard += 1
             else:
                 findings.open(f"boot {gap.boot} of {gap.board} was never heard ({gap.reason})", _gap(gap))
+        elif LESSER in gap.reason and any(outage.kind in BROKER_KINDS for outage in run.outages):
+            lesser += gap.last - gap.first + 1
         else:
             findings.open(
                 f"events {gap.first} to {gap.last} of {gap.board}, boot {gap.boot}, never arrived ({gap.reason})",
@@ -52,6 +56,7 @@ def _gaps(run: Run, findings: Findings) -> None:
                 step(event),
             )
     findings.metrics["boots_cut_before_they_spoke"] = unheard
+    findings.metrics["events_lost_with_the_broker"] = lesser
 
 
 def _gap(gap: Gap) -> dict[str, object]:
@@ -84,11 +89,12 @@ def _inner_gaps(run: Run, boot: Boot, findings: Findings) -> None:
     """Sequence numbers missing between events that did arrive, unless the gaps name them already."""
     if any(gap.board == boot.board and gap.boot == boot.number for gap in run.history.gaps):
         return
+    channels = {event.channel for life in run.boots[boot.board] for event in life.events}
     for index, (before, after) in enumerate(zip(boot.events, boot.events[1:], strict=False), start=1):
         if after.sequence == before.sequence + 1:
             continue
         # Each channel keeps its own order: only an event that no channel has overtaken may be a tail.
-        if {event.channel for event in boot.events[index:]} >= {event.channel for event in boot.events}:
+        if {event.channel for event in boot.events[index:]} >= channels:
             findings.open(
                 f"events {before.sequence + 1} to {after.sequence - 1} of {boot.board}, boot {boot.number}, are gone",
                 step(before),
