@@ -10,8 +10,8 @@ boot saw it end, and anything unexpected inside the log makes all of it invalid.
     block   magic, sequence, tail (the oldest block that still counts), CRC-32 | frames
     frame   flags, length, CRC-32 seeded with the block's sequence | entries; six zero bytes: torn, go to the next page
     entry   key, length + 1 (0: forgotten), value; both numbers in base 128, low digits first; key 0 is padding
-A frame that is not its transaction's last fills its page; the next page's frame goes on, and says in its first two bytes
-for how long a value does: a walk may start there.
+A frame that is not its transaction's last fills its page. The next page's frame goes on, and its first two bytes say how
+much of a cut value follows: so a walk may start there.
 """
 
 import struct
