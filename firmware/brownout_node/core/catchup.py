@@ -6,26 +6,30 @@ height, and now and then, since a voter that was cut off while nobody proposed h
 they have news. Nothing here decides: it hands decided values to vote.py.
 """
 
+try:
+    from micropython import const
+except ImportError:
+    const = int
+
 from . import codec, schema
 from .register import page_of
 from .schema import ENTRIES, FETCH, LOG_ENTRIES, STATE_FETCH, STATE_PAGE
 
 ENTRY = "ub"  # journal record of one decided value, with its height: the ring's slots are used again
-_MAX_VALUES_BYTES = 420  # of one ENTRIES message: a value of 384 bytes fits, and the message stays within 512
-_EAGER_POLLS = 4  # of a voter after boot
-_IDLE_FACTOR = 8  # a voter that knows of nothing newer polls that much more seldom
-_FROZEN_MS = 5000  # a frozen copy that nobody asks for is dropped
-_STALE_HEIGHTS = LOG_ENTRIES // 2  # an older frozen copy is replaced: what follows it must still be in the log
+_MAX_VALUES_BYTES = const(420)  # of one ENTRIES message: a value of 384 bytes fits, and the message stays within 512
+_EAGER_POLLS = const(4)  # of a voter after boot
+_IDLE_FACTOR = const(8)  # a voter that knows of nothing newer polls that much more seldom
+_FROZEN_MS = const(5000)  # a frozen copy that nobody asks for is dropped
+_STALE_HEIGHTS = const(32)  # an older frozen copy is replaced: what follows it must still be in the log
 
 
 class CatchUp:
-    """`vote` is the Vote that decides; `heard_ms` is when a peer last had news."""
+    """`vote` is the Vote that decides."""
 
     def __init__(self, vote, stored):
         self.vote = vote
         self.node = vote.node
         self.register = vote.register
-        self.heard_ms = 0
         self._stored = stored
         self._random = vote.node.random("catchup")
         self._known = 0  # a next height that somebody has reached, and who
@@ -45,7 +49,10 @@ class CatchUp:
         if height > self._known:
             self._known = height
             self._known_by = source
-            self.heard_ms = self.node.now_ms
+
+    def is_close(self):
+        """Whether this board has nearly all that it knows others to have."""
+        return self._known <= self.register.next_height + 8
 
     def on_message(self, source, kind, fields):
         if kind == FETCH:

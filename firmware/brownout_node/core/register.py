@@ -1,4 +1,4 @@
-"""The replicated store behind vote.py: registers, client sessions and the next height, durable item by item.
+"""The replicated store behind vote.py, durable item by item, and the pool of commands that wait to be put to the vote.
 
 Every board applies the same decided commands in the same order and comes to the same state: whatever is done here must
 follow from that state and the command alone, never from time, board or chance. An absent register and one that holds
@@ -14,13 +14,28 @@ carry the height that their bank was installed at, so that leftovers of an unfin
 
 from hashlib import sha256
 
+try:
+    from micropython import const
+except ImportError:
+    const = int
+
 from . import codec, schema
-from .schema import CAS, EXPIRED, FULL, GET, MAX_KEYS, MAX_SESSIONS, MISMATCH, OK
+from .errors import MessageError
+from .schema import ADMIT, CAS, GET, MAX_KEYS, MAX_SESSIONS, OK
 
 PAGE = "u[kv]2[uuuvu]1"  # floor, registers, sessions: at most 320 bytes
 _HEIGHT = "uuuu"  # next_height, base, floor, bank
 _REGISTER = "ukv"  # base, key, value
 _SESSION = "uuuuvu"  # base, client, request, status, value, height
+
+_MAX_OWN = const(32)  # pending commands of this board's clients; above it they are told that it is busy
+_MAX_POOL = const(64)  # pending commands; above it those of other boards are dropped, and come again
+
+# A pending command is a list: the command's six fields, then these.
+_MINE = const(6)  # a client of this board waits for the answer
+_SOURCE = const(7)  # the board that sent it
+_RESEND_MS = const(8)  # when it is sent again
+_INTERVAL_MS = const(9)
 
 
 class Register:
@@ -58,7 +73,7 @@ class Register:
         """(status, value, height) if that is settled, () if a later request replaced it, None if it is yet to come."""
         session = self.sessions.get(client)
         if session is None:
-            return (EXPIRED, None, 0) if client <= self.floor else None
+            return (schema.EXPIRED, None, 0) if client <= self.floor else None
         if request > session[1]:
             return None
         return session[2:] if request == session[1] else ()
@@ -96,13 +111,13 @@ class Register:
         if operation == GET:
             return OK, current
         if operation == CAS and current != expected:
-            return MISMATCH, current
+            return schema.MISMATCH, current
         if row is not None:
             slot = row[0]
         elif value is None:
             return OK, None
         elif len(self.values) >= MAX_KEYS:
-            return FULL, None
+            return schema.FULL, None
         else:
             slot = self._free(self.values)
         record = None
@@ -177,3 +192,87 @@ def page_of(frozen, page):
     _height, floor, values, sessions = frozen
     pages = max((len(values) + 1) // 2, len(sessions), 1)
     return pages, codec.pack(PAGE, (floor, values[2 * page : 2 * page + 2], sessions[page : page + 1]))
+
+
+class Pool:
+    """Commands that wait to be decided: `entries`, oldest first."""
+
+    def __init__(self, node, register):
+        self._node = node
+        self._register = register
+        self.entries = []
+
+    def _find(self, command):
+        for entry in self.entries:
+            if entry[0] == command[0] and entry[1] == command[1]:
+                return entry
+        return None
+
+    def submit(self, command):
+        """Take a command of this board's own, or of a client of it; False: too many wait, None: it is waiting already."""
+        entry = self._find(command)
+        if entry is None:
+            entry = list(command) + [False, self._node.board, 0, 0]
+        elif entry[_MINE]:
+            return None
+        if len([row for row in self.entries if row[_MINE]]) >= _MAX_OWN:
+            return False
+        if entry not in self.entries:
+            self.entries.append(entry)
+        entry[_MINE] = True
+        entry[_INTERVAL_MS] = self._node.config.resend_ms
+        entry[_RESEND_MS] = self._node.now_ms + entry[_INTERVAL_MS]
+        self._node.send(schema.VOTERS, schema.REQUEST, command)
+        return True
+
+    def take(self, source, command):
+        """Take a command that another board sent. Without room it is dropped: it will come again."""
+        client, request, operation = command[:3]
+        if operation == ADMIT:
+            if client != source:
+                raise MessageError("board %d asks for the admission of board %d" % (source, client))
+        elif operation not in (schema.PUT, GET, CAS) or client < schema.FIRST_CLIENT:
+            raise MessageError("operation %d of client %d" % (operation, client))
+        elif self._register.outcome(client, request) is not None:
+            return
+        if len(self.entries) < _MAX_POOL and self._find(command) is None:
+            self.entries.append(list(command) + [False, source, 0, 0])
+
+    def on_tick(self):
+        """Send again what clients of this board wait for, ever more seldom."""
+        now_ms = self._node.now_ms
+        for entry in self.entries:
+            if entry[_MINE] and now_ms >= entry[_RESEND_MS]:
+                self._node.send(schema.VOTERS, schema.REQUEST, entry[:6])
+                entry[_INTERVAL_MS] = min(2 * entry[_INTERVAL_MS], 8 * self._node.config.resend_ms)
+                entry[_RESEND_MS] = now_ms + entry[_INTERVAL_MS]
+
+    def batch(self):
+        """The oldest commands, as many as a proposal holds."""
+        commands = []
+        room = schema.MAX_BATCH_BYTES - 2
+        for entry in self.entries:
+            command = tuple(entry[:6])
+            room -= len(codec.pack("uuukvv", command))
+            if room < 0 or len(commands) == 8:
+                break
+            commands.append(command)
+        return commands
+
+    def sources(self, commands):
+        """The boards that sent any of these commands."""
+        return sorted({entry[_SOURCE] for entry in self.entries if tuple(entry[:6]) in commands})
+
+    def forget(self, command):
+        self.entries = [entry for entry in self.entries if entry[0] != command[0] or entry[1] != command[1]]
+
+    def settle(self):
+        """Answer and forget what the state has settled."""
+        rest = []
+        for entry in self.entries:
+            outcome = None if entry[2] == ADMIT else self._register.outcome(entry[0], entry[1])
+            if outcome is None:
+                rest.append(entry)
+            elif outcome and entry[_MINE]:
+                self._node.reply(entry[0], entry[1], *outcome)
+        self.entries = rest

@@ -19,32 +19,14 @@ except ImportError:
 from . import codec, schema
 from .catchup import ENTRY, CatchUp
 from .errors import MessageError
-from .register import Register
-from .schema import (
-    ADMIT,
-    BATCH,
-    CAS,
-    ENTRIES,
-    FETCH,
-    FIRST_CLIENT,
-    GET,
-    PRECOMMIT,
-    PREVOTE,
-    PROPOSAL,
-    PUT,
-    REQUEST,
-    STATE_FETCH,
-    STATE_PAGE,
-    VOTERS,
-)
+from .register import Pool, Register
+from .schema import BATCH, PRECOMMIT, PREVOTE, PROPOSAL, VOTERS
 
 # Steps of a round.
 _PROPOSING = const(0)  # waits for the proposal, or makes it
 _PREVOTING = const(1)  # has prevoted, waits for a quorum of prevotes
 _PRECOMMITTING = const(2)  # has precommitted, waits for a quorum of precommits
 
-_MAX_OWN = const(32)  # pending commands of this board's clients; above it they are told that it is busy
-_MAX_POOL = const(64)  # pending commands, other boards' included; above it those are dropped, and come again
 _MAX_LATER = const(16)  # votes of the next height, kept until it begins; above it they are dropped, and come again
 _MAX_VALUES = const(8)  # proposals of one height that are kept
 _MAX_TIMEOUT_STEPS = const(10)  # time-outs stop growing there
@@ -54,18 +36,21 @@ _VOTE = "uuidid"  # height, round, prevote_round, prevoted, precommit_round, pre
 _LOCK = "uidid"  # height, locked_round, locked, valid_round, valid
 _PROPOSED = "ib"  # valid_round, value
 
-# A pending command is a list: the command's six fields, then these.
-_MINE = const(6)  # a client of this board waits for the answer
-_SOURCE = const(7)  # the board that sent it
-_RESEND_MS = const(8)  # when it is sent again
-_INTERVAL_MS = const(9)
-
 
 class Vote:
     """`voting`: whether this board may vote, `active`: whether the current height has begun."""
 
-    kinds = (REQUEST, PROPOSAL, PREVOTE, PRECOMMIT, FETCH, ENTRIES, STATE_FETCH, STATE_PAGE)
-    operations = (PUT, GET, CAS)
+    kinds = (
+        schema.REQUEST,
+        PROPOSAL,
+        PREVOTE,
+        PRECOMMIT,
+        schema.FETCH,
+        schema.ENTRIES,
+        schema.STATE_FETCH,
+        schema.STATE_PAGE,
+    )
+    operations = (schema.PUT, schema.GET, schema.CAS)
 
     def __init__(self, node, stored):
         self.node = node
@@ -73,7 +58,7 @@ class Vote:
         self.weights = dict(node.config.voters)
         self.voting = self._standing(stored)
         self.catchup = CatchUp(self, stored)
-        self.pool = []
+        self.pool = Pool(node, self.register)
         self._later = []
         self._slots = [None] * _SLOTS
         self._resend_ms = 0
@@ -140,17 +125,8 @@ class Vote:
 
     def fill_boot(self, state):
         """The durable state that this boot starts from, for the boot event."""
-        state[0:9] = [
-            self.voting,
-            self.register.next_height,
-            self.round,
-            self.locked_round,
-            self.locked,
-            self.prevote_round,
-            self.prevoted,
-            self.precommit_round,
-            self.precommitted,
-        ]
+        state[0:4] = (self.voting, self.register.next_height, self.round, self.locked_round)
+        state[4:9] = (self.locked, self.prevote_round, self.prevoted, self.precommit_round, self.precommitted)
 
     def digest(self):
         return self.register.digest()
@@ -164,8 +140,9 @@ class Vote:
 
     def on_message(self, source, kind, fields):
         try:
-            if kind == REQUEST:
-                self._take_request(source, fields)
+            if kind == schema.REQUEST:
+                if self.voting:
+                    self.pool.take(source, fields)
             elif kind <= PRECOMMIT:
                 self._take_vote(source, kind, fields)
             else:
@@ -180,23 +157,18 @@ class Vote:
             if outcome:
                 self.node.reply(client, request, *outcome)
             return
-        entry = self._pending(client, request)
-        if entry is None or not entry[_MINE]:
-            if len([row for row in self.pool if row[_MINE]]) >= _MAX_OWN:
-                self.node.reply(client, request, schema.BUSY, None, 0)
-                return
-            self._submit((client, request, operation, key, value, expected), entry)
-            self.node.emit(schema.SUBMITTED, (client, request, operation))
-        self._run()
+        command = (client, request, operation, key, value, expected)
+        taken = self.pool.submit(command)
+        if taken:
+            self.node.emit(schema.SUBMITTED, command[:3])
+            self._run()
+        elif taken is False:
+            self.node.reply(client, request, schema.BUSY, None, 0)
 
     def on_tick(self):
         now_ms = self.node.now_ms
         config = self.node.config
-        for entry in self.pool:
-            if entry[_MINE] and now_ms >= entry[_RESEND_MS]:
-                self.node.send(VOTERS, REQUEST, entry[:6])
-                entry[_INTERVAL_MS] = min(2 * entry[_INTERVAL_MS], 8 * config.resend_ms)
-                entry[_RESEND_MS] = now_ms + entry[_INTERVAL_MS]
+        self.pool.on_tick()
         if self.active and self.voting and now_ms >= self._resend_ms:
             self._resend()
         self._run()
@@ -213,60 +185,19 @@ class Vote:
             self._digested = height
             self.node.emit(schema.DIGEST, ("vote", height, self.digest(), len(self.register.values)))
 
-    # Pending commands.
-
-    def _pending(self, client, request):
-        for entry in self.pool:
-            if entry[0] == client and entry[1] == request:
-                return entry
-        return None
-
-    def _submit(self, command, entry=None):
-        # This board's own: it sends it to the voters until it is applied here.
-        if entry is None:
-            entry = list(command) + [True, self.node.board, 0, 0]
-            self.pool.append(entry)
-        entry[_MINE] = True
-        entry[_INTERVAL_MS] = self.node.config.resend_ms
-        entry[_RESEND_MS] = self.node.now_ms + entry[_INTERVAL_MS]
-        self.node.send(VOTERS, REQUEST, command)
-
-    def _take_request(self, source, command):
-        client, request, operation = command[:3]
-        if not (client == source if operation == ADMIT else operation in self.operations and client >= FIRST_CLIENT):
-            raise MessageError("request: operation %d of client %d" % (operation, client))
-        if not self.voting or len(self.pool) >= _MAX_POOL or self._pending(client, request) is not None:
-            return
-        if operation == ADMIT or self.register.outcome(client, request) is None:
-            self.pool.append(list(command) + [False, source, 0, 0])
-
-    def _settle(self):
-        # Answer and forget what the new state has settled.
-        rest = []
-        for entry in self.pool:
-            outcome = None
-            if entry[2] != ADMIT:
-                outcome = self.register.outcome(entry[0], entry[1])
-            elif entry[_MINE] and self.voting:
-                outcome = ()
-            if outcome is None:
-                rest.append(entry)
-            elif outcome and entry[_MINE]:
-                self.node.reply(entry[0], entry[1], *outcome)
-        self.pool = rest
+    # Admission of a board that lost its journal.
 
     def _ask_admission(self):
-        # Only once nobody has had news for a while: a board that has caught up is of use as soon as it is admitted.
+        # Only once it has more or less caught up: then it is of use as soon as it is admitted.
         node = self.node
-        wait_ms = 2 * node.config.fetch_period_ms
-        if node.now_ms - self.catchup.heard_ms >= wait_ms and self._pending(node.board, node.boot) is None:
-            self._submit((node.board, node.boot, ADMIT, str(node.board), str(node.boot), None))
+        if node.now_ms >= 2 * node.config.fetch_period_ms and self.catchup.is_close():
+            self.pool.submit((node.board, node.boot, schema.ADMIT, str(node.board), str(node.boot), None))
 
     def _admit(self, height, command):
         # Void unless it was asked for in this very boot: only then is it sure to be younger than the loss of the
         # journal, and this board to have voted at no height above it.
         node = self.node
-        self.pool = [entry for entry in self.pool if entry[0] != command[0] or entry[1] != command[1]]
+        self.pool.forget(command)
         if command[3] == str(node.board) and command[4] == str(node.boot) and not self.voting:
             self.voting = True
             node.persist(schema.JOURNAL_STANDING, codec.pack("ou", (True, height + 1)))
@@ -332,7 +263,7 @@ class Vote:
         value_id = sha256(value).digest()[:8]
         if value_id not in self.values:
             if len(self.values) >= _MAX_VALUES:
-                keep = (self.locked, self.valid, self.prevoted)
+                keep = (self.locked, self.valid, self.prevoted, self.proposal and self.proposal[1])
                 self.values = {key: self.values[key] for key in self.values if key in keep}
             self.values[value_id] = value
         return value_id
@@ -358,7 +289,7 @@ class Vote:
 
     def _transition(self):
         if not self.active:
-            if not self.pool:
+            if not self.pool.entries:
                 return False
             self._enter(0)
         if self._try_decide(self.round) or (self._tally_round < self.round and self._try_decide(self._tally_round)):
@@ -440,27 +371,15 @@ class Vote:
         value = self.values.get(self.valid)
         valid_round = -1 if value is None else self.valid_round
         if value is None:
-            value = self._batch()
-        if value is None:
-            return
+            commands = self.pool.batch()
+            if not commands and not self.round:
+                return  # somebody else began this height: they first get the time to send what they began it for
+            value = codec.pack(BATCH, (commands,))
         value_id = self._remember(value)
         self.proposal = (valid_round, value_id)
         height = self.register.next_height
         self.node.send(VOTERS, PROPOSAL, (height, self.round, valid_round, value))
         self.node.emit(schema.PROPOSED, (height, self.round, value_id, valid_round))
-
-    def _batch(self):
-        commands = []
-        room = schema.MAX_BATCH_BYTES - 2
-        for entry in self.pool:
-            command = tuple(entry[:6])
-            room -= len(codec.pack("uuukvv", command))
-            if room < 0 or len(commands) == 8:
-                break
-            commands.append(command)
-        # With nothing pending, a height that somebody else began is still brought to its end, but the others first get
-        # the time to send what they began it for.
-        return codec.pack(BATCH, (commands,)) if commands or self.round else None
 
     def _prevote(self, value_id, valid_round):
         self.step = _PREVOTING
@@ -541,9 +460,12 @@ class Vote:
         node.persist(schema.JOURNAL_LOG + height % schema.LOG_ENTRIES, codec.pack(ENTRY, (height, value)))
         node.emit(schema.DECIDED, (height, round, sha256(value).digest()[:8], weight, caught_up))
         if not caught_up and self.proposer(round) == node.board:
-            self._tell_learners(height, value, commands)
+            # Learners hear no votes: one whose client waits should not have to wait for its next poll.
+            for source in self.pool.sources(commands):
+                if source not in self.weights and source != node.board:
+                    node.send(source, schema.ENTRIES, (height, height + 1, [(value,)]))
         for command in commands:
-            if command[2] == ADMIT:
+            if command[2] == schema.ADMIT:
                 self._admit(height, command)
             else:
                 result = self.register.apply(height, command)
@@ -554,22 +476,11 @@ class Vote:
         if self.register.next_height % _DIGEST_HEIGHTS == 0:
             self._emit_digest()
 
-    def _tell_learners(self, height, value, commands):
-        # Learners hear no votes; the one whose client waits should not have to wait for its next poll.
-        told = []
-        for entry in self.pool:
-            source = entry[_SOURCE]
-            if source not in self.weights and source not in told and tuple(entry[:6]) in commands:
-                told.append(source)
-        for source in told:
-            if source != self.node.board:
-                self.node.send(source, ENTRIES, (height, height + 1, [(value,)]))
-
     def superseded(self):
         """The next height is a new one: forget the old one's votes, answer who waits, take what came early."""
         self._reset()
         self._decided_ms = self.node.now_ms
-        self._settle()
+        self.pool.settle()
         later = self._later
         self._later = []
         for source, kind, fields in later:
