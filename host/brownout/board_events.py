@@ -4,7 +4,7 @@ Pure: no threads, no sockets. Must not judge what a gap means for a verdict; it 
 
 A board's safety events leave by serial, the others by MQTT; each channel keeps its order and repeats what was not
 acknowledged. So a number that is missing behind the last one of its channel is a tail that was in RAM when power went,
-and no gap. Between two serial events with nothing damaged in between, missing numbers can only have left by MQTT.
+and no gap. Between two serial events that follow on each other, missing numbers can only have left by MQTT.
 """
 
 from __future__ import annotations
@@ -98,15 +98,23 @@ class BootRecord:
 
     events: dict[int, BoardEvent] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)  # channel -> highest number
-    stream: int = 0  # number of the last event in the serial stream, repetitions included; 0: nothing to follow on
+    contiguous: int = 0  # everything that went by serial up to this number has arrived
     left_by_mqtt: set[int] = field(default_factory=set)
     lost: list[tuple[int, int]] = field(default_factory=list)
 
-    def follow(self, sequence: int, unbroken: bool) -> None:
-        """Note the next event of the serial stream; what an unbroken stream skips did not leave by serial."""
-        if unbroken and self.stream and sequence > self.stream + 1:
-            self.left_by_mqtt.update(range(self.stream + 1, sequence))
-        self.stream = sequence
+    def follow(self, previous: int, sequences: Iterable[int]) -> None:
+        """Take the numbers of one serial frame; `previous` is the last one before them that the board still keeps.
+
+        What it does not keep has been acknowledged. So the frame carries on where the stream stood, unless `previous`
+        is a number that never came; what the stream skips then did not leave by serial.
+        """
+        if previous > self.contiguous:
+            return
+        for sequence in sequences:
+            if sequence > self.contiguous:
+                if self.contiguous or sequence == 1:
+                    self.left_by_mqtt.update(range(self.contiguous + 1, sequence))
+                self.contiguous = sequence
 
     def missing(self) -> list[int]:
         """Numbers that will never arrive though their channel went on."""
@@ -127,22 +135,21 @@ class EventRecord:
     def __init__(self) -> None:
         self._boards: dict[str, dict[int, BootRecord]] = {}
         self._order: dict[str, list[int]] = {}
+        self._heard: dict[str, int] = {}  # board -> boot of its last serial frame
 
     def add(
-        self, board: str, decoded: Iterable[tuple[Any, ...]], channel: str, now_ns: int, unbroken: bool = True
+        self, board: str, decoded: Iterable[tuple[Any, ...]], channel: str, now_ns: int, previous: int | None = None
     ) -> list[BoardEvent]:
-        """Take decoded events; return those that are new. unbroken: nothing of this serial stream was damaged or lost
-        since the last call."""
+        """Take decoded events; return those that are new. previous: of a serial frame, see BootRecord.follow."""
         fresh = []
+        numbers: dict[int, list[int]] = {}
         boots = self._boards.setdefault(board, {})
         for boot, sequence, now_ms, stamp, kind, fields in decoded:
             record = boots.get(boot)
             if record is None:
                 record = boots[boot] = BootRecord()
                 self._place(board, boot)
-            if channel == SERIAL:
-                record.follow(sequence, unbroken)
-                unbroken = True
+            numbers.setdefault(boot, []).append(sequence)
             if sequence in record.events:
                 continue
             event = BoardEvent(board, boot, sequence, now_ms, stamp, kind, fields, now_ns, channel)
@@ -151,7 +158,18 @@ class EventRecord:
             if kind == "lost_events":
                 record.lost.append((fields["first"], fields["last"]))
             fresh.append(event)
+        if previous is not None:
+            for boot, sequences in numbers.items():
+                boots[boot].follow(previous, sequences)
+                self._heard[board] = boot
         return fresh
+
+    def acknowledged(self, board: str) -> tuple[int, int] | None:
+        """(boot, number) up to which everything that went by this board's cable has arrived."""
+        boot = self._heard.get(board)
+        if boot is None or not self._boards[board][boot].contiguous:
+            return None
+        return boot, self._boards[board][boot].contiguous
 
     def _place(self, board: str, boot: int) -> None:
         """Boots stand in the order in which they were first heard; within one count of boots, in that of the count."""

@@ -67,8 +67,10 @@ class Telemetry:
                 self.presence[levels[1]] = payload == b"1"
                 self._changed.notify_all()
 
-    def ingest(self, board: str, data: bytes, channel: str = SERIAL, *, unbroken: bool = True) -> list[BoardEvent]:
-        """Take concatenated events; return the new ones. unbroken: see EventRecord.add."""
+    def ingest(
+        self, board: str, data: bytes, channel: str = SERIAL, *, previous: int | None = None
+    ) -> list[BoardEvent]:
+        """Take concatenated events; return the new ones. previous: as the serial frame says, see EventRecord."""
         now_ns = self._clock()
         try:
             decoded = decode_events(data)
@@ -77,7 +79,7 @@ class Telemetry:
             self._note_malformed(board, channel, str(error))
         with self._delivery:
             with self._changed:
-                fresh = self._record.add(board, decoded, channel, now_ns, unbroken)
+                fresh = self._record.add(board, decoded, channel, now_ns, previous)
                 self._arrived.extend(fresh)
                 if fresh:
                     self._changed.notify_all()
@@ -86,6 +88,11 @@ class Telemetry:
                 for callback in subscribers:
                     callback(fresh)
         return fresh
+
+    def acknowledged(self, board: str) -> tuple[int, int] | None:
+        """(boot, number) up to which everything that went by this board's cable has arrived; None: nothing yet."""
+        with self._changed:
+            return self._record.acknowledged(board)
 
     def _note_malformed(self, board: str, channel: str, text: str) -> None:
         with self._changed:

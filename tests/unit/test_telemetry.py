@@ -25,10 +25,10 @@ def event(boot_number, sequence, kind=schema.CONNECTED, fields=("mqtt",)):
 
 
 def record(*steps):
-    """A record fed with (channel, data) or (channel, data, unbroken)."""
+    """A record fed with (channel, data) or, of a serial frame that does not carry on, (channel, data, previous)."""
     result = EventRecord()
     for channel, data, *rest in steps:
-        result.add("b1", decode_events(data), channel, 0, *rest)
+        result.add("b1", decode_events(data), channel, 0, rest[0] if rest else 0 if channel == SERIAL else None)
     return result
 
 
@@ -102,10 +102,19 @@ def test_what_an_unbroken_cable_skips_left_by_mqtt_and_says_so():
     assert gaps(never_connected) == []
 
 
-def test_a_damaged_cable_makes_the_same_hole_a_gap_until_it_is_sent_again():
-    damaged = [(SERIAL, boot(1)), (SERIAL, event(1, 4), False), (MQTT, event(1, 5)), (SERIAL, event(1, 6))]
-    assert gaps(record(*damaged)) == [(1, 2, 3)]
-    assert gaps(record(*damaged, (SERIAL, event(1, 3) + event(1, 4)), (MQTT, event(1, 2)))) == []
+def test_a_missed_frame_makes_the_same_hole_a_gap_and_holds_the_acknowledgement_until_it_is_sent_again():
+    missed = [(SERIAL, boot(1)), (SERIAL, event(1, 4), 3), (MQTT, event(1, 5)), (SERIAL, event(1, 6), 4)]
+    assert gaps(record(*missed)) == [(1, 2, 3)]
+    assert record(*missed).acknowledged("b1") == (1, 1)
+    again = record(*missed, (SERIAL, event(1, 3) + event(1, 4), 1), (SERIAL, event(1, 6), 4), (MQTT, event(1, 2)))
+    assert gaps(again) == []
+    assert again.acknowledged("b1") == (1, 6)
+
+
+def test_a_host_that_comes_late_does_not_take_the_past_for_complete():
+    late = record((SERIAL, event(1, 9)), (SERIAL, event(1, 11)))
+    assert gaps(late) == [(1, 0, 0)]
+    assert record((SERIAL, event(1, 9), 8)).acknowledged("b1") is None
 
 
 def test_lost_boots_and_lost_events_are_gaps():
