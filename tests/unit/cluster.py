@@ -74,6 +74,9 @@ class MemoryJournal:
     def open(self) -> None:
         self.condition = schema.JOURNAL_VALID if self.records else schema.JOURNAL_MISSING
 
+    def wipe(self) -> None:
+        self.records.clear()
+
     def get(self, key: int) -> bytes | None:
         return self.records.get(key)
 
@@ -94,10 +97,10 @@ class MemoryJournal:
 class Board:
     """One board: its journal outlives its power, its node does not."""
 
-    def __init__(self, board: int, phase_ms: int) -> None:
+    def __init__(self, board: int, phase_ms: int, journal: Any) -> None:
         self.board = board
         self.phase_ms = phase_ms  # ticks of different boards fall at different times
-        self.journal = MemoryJournal(board)
+        self.journal = journal
         self.node: Node | None = None
         self.starts = 0
         self.booted_ms = 0
@@ -139,6 +142,7 @@ class Cluster:
         late_percent: float = 0,
         late_ms: int = 500,
         step: Callable[..., bool] = real_step.step,
+        journal: Callable[[int], Any] = MemoryJournal,
         start: bool = True,
         **overrides: Any,
     ) -> None:
@@ -159,9 +163,10 @@ class Cluster:
         self.replies: list[Reply] = []
         self.on_sent: list[Callable[[Sent], None]] = []
         self.cut: set[tuple[int, int]] = set()  # directed pairs (source, target)
+        self.drop: Callable[[Sent, int], bool] | None = None  # whether this message to this board is lost
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
-        self.boards = {row[0]: Board(row[0], self.random.randrange(1000)) for row in self.roster}
+        self.boards = {row[0]: Board(row[0], self.random.randrange(1000), journal(row[0])) for row in self.roster}
         if start:
             for board in self.boards:
                 self.power_on(board)
@@ -208,7 +213,7 @@ class Cluster:
     def wipe(self, board: int) -> None:
         """Lose the journal, genesis and all; only while the board is off."""
         assert self.boards[board].node is None
-        self.boards[board].journal.records.clear()
+        self.boards[board].journal.wipe()
 
     # Links.
 
@@ -230,6 +235,7 @@ class Cluster:
     def calm(self) -> None:
         """No more faults: links whole, messages on time, every board on."""
         self.heal()
+        self.drop = None
         self.loss_percent = self.duplicate_percent = self.late_percent = 0
         for board, state in self.boards.items():
             state.effects_left = -1
@@ -370,7 +376,7 @@ class Cluster:
         if to in (schema.ALL, schema.VOTERS):
             targets = [row[0] for row in self.roster if to == schema.ALL or row[2]]
         for target in targets:
-            if target == node.board:
+            if target == node.board or (self.drop is not None and self.drop(sent, target)):
                 continue
             copies = 1 + (self.random.random() * 100 < self.duplicate_percent)
             for _ in range(copies):

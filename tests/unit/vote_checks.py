@@ -187,7 +187,7 @@ def decided_log(cluster: Cluster) -> dict[int, bytes]:
                 _agree(log, sent.fields[0] + index, value, sent.source)
     for board, state in cluster.boards.items():
         for key in state.journal.keys(schema.JOURNAL_LOG, schema.JOURNAL_LOG + schema.LOG_ENTRIES):
-            _agree(log, *codec.unpack("ub", state.journal.records[key]), board)
+            _agree(log, *codec.unpack("ub", state.journal.get(key)), board)
     return {height: log[height][0] for height in sorted(log)}
 
 

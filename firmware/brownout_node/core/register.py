@@ -209,7 +209,7 @@ class Pool:
         return None
 
     def submit(self, command):
-        """Take a command of this board's own, or of a client of it; False: too many wait, None: it is waiting already."""
+        """Take a command of this board's own or of a client; False: too many wait, None: it waits already."""
         entry = self._find(command)
         if entry is None:
             entry = list(command) + [False, self._node.board, 0, 0]
