@@ -1,0 +1,166 @@
+"""All serial cables of a bed in one thread: console text to logs, events to telemetry, bridges for serial-only boards.
+
+A port that vanishes (power, a pulled cable) is opened again when it comes back under its path. At the start a port that
+is missing or in use is an error; later it is a fault of the bed that the log shows. Must not interpret events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from .contracts import RigError
+from .serial_bridge import BoardBridge
+from .serial_cable import Cable
+from .telemetry import Telemetry
+
+LOOK_EVERY_S = 0.05  # at paths that have gone or come
+CALL_WITHIN_S = 10.0
+
+Result = TypeVar("Result")
+LineCallback = Callable[[str, str], None]
+
+
+class SerialHub:
+    """ports: board -> path of its serial port. bridged: board -> (host, port) of the broker's end of its link.
+
+    directory: where `<board>.log` files go. on_line(board, text): each line of console text. clock: as telemetry's.
+    """
+
+    def __init__(
+        self,
+        bed: str,
+        cluster: int,
+        ports: Mapping[str, str],
+        telemetry: Telemetry,
+        *,
+        bridged: Mapping[str, tuple[str, int]] | None = None,
+        voters: Collection[str] = (),
+        directory: Path | None = None,
+        on_line: LineCallback | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        baud_rate: int = 115200,
+    ) -> None:
+        self._changed = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="serial hub", daemon=True)
+        self._look: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.cables: dict[str, Cable] = {}
+        self.bridges: dict[str, BoardBridge] = {}
+        for board, path in ports.items():
+            log = directory / f"{board}.log" if directory is not None else None
+            self.cables[board] = Cable(board, path, cluster, telemetry, log, on_line, clock, baud_rate, self._note)
+        for board, address in (bridged or {}).items():
+            cable = self.cables[board]
+            cable.bridge = BoardBridge(bed, board, board in voters, address, cable.send)
+            self.bridges[board] = cable.bridge
+
+    def start(self) -> None:
+        """Open every port. RigError, with all of them closed again, if one is missing or in use."""
+        self._thread.start()
+        try:
+            self._call(self._open_all)
+        except RigError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread.is_alive():
+            self._call(self._close_all)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CALL_WITHIN_S)
+            self._loop.run_until_complete(self._settle())
+        self._loop.close()
+
+    @staticmethod
+    async def _settle() -> None:
+        """Let cancelled tasks end."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    # What a campaign asks.
+
+    def is_open(self, board: str) -> bool:
+        return self.cables[board].is_open
+
+    def last_byte_ns(self, board: str) -> int | None:
+        """When the last byte came from the board; None if none ever did."""
+        return self.cables[board].last_byte_ns
+
+    def wait_open(self, board: str, opened: bool, within_s: float) -> bool:
+        """Wait until the board's port is there, or is gone."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.cables[board].is_open is opened, within_s)
+
+    def wait_silent(self, board: str, for_s: float, within_s: float) -> bool:
+        """Whether within the time there was a spell of `for_s`, from now on, without a byte from the board."""
+        cable = self.cables[board]
+        began_s = time.monotonic()
+        while True:
+            heard_s = max(began_s, cable.last_byte_s)
+            left_s = heard_s + for_s - time.monotonic()
+            if left_s <= 0:
+                return True
+            if heard_s + for_s > began_s + within_s:
+                return False
+            time.sleep(left_s)
+
+    def send(self, board: str, message: bytes) -> bool:
+        """Send one message of a client or the controller by cable; False where the port is not open."""
+        return self._call(lambda: self.cables[board].send_message(message))
+
+    def release(self, board: str) -> None:
+        """Let go of a board's port, so that another program can take it, until `reclaim`."""
+        self._call(lambda: self.cables[board].release())
+
+    def reclaim(self, board: str) -> None:
+        """Take the port again. RigError where it is missing or still in use."""
+        self._call(lambda: self.cables[board].open())
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """board -> bytes, frames, damaged and dropped frames, losses of the port; relayed messages if bridged."""
+        return self._call(lambda: {board: cable.counts() for board, cable in self.cables.items()})
+
+    # In the thread.
+
+    def _note(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _open_all(self) -> None:
+        for cable in self.cables.values():
+            cable.open()
+        self._look_at_paths()
+
+    def _close_all(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        for cable in self.cables.values():
+            cable.release()
+
+    def _look_at_paths(self) -> None:
+        for cable in self.cables.values():
+            cable.look()
+        self._look = self._loop.call_later(LOOK_EVERY_S, self._look_at_paths)
+
+    def _call(self, function: Callable[[], Result]) -> Result:
+        """Run a function in the hub's thread and return what it returns; not from a callback in that thread."""
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        return future.result(CALL_WITHIN_S)
