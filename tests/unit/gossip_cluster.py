@@ -1,4 +1,4 @@
-"""The cluster in virtual time, with what tests of membership and gossip ask of it: who passes, who writes, who holds what."""
+"""The cluster in virtual time, with what tests of membership and gossip ask of it: what passes, who holds what."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLIENT = schema.FIRST_CLIENT
 
 
 class GossipCluster(Cluster):
-    """`count` boards, of which up to 7 vote. `passes(source, to, kind)` decides about each message before the links do."""
+    """`count` boards; up to 7 are voters. `passes(source, to, kind)` judges each message before the links do."""
 
     def __init__(self, count: int, seed: int = 1, **options: Any) -> None:
         voters = min(count, 7)
@@ -84,9 +84,7 @@ class GossipCluster(Cluster):
 
     def views(self) -> dict[int, list[int]]:
         """Each running board's belief about every board: a list of states."""
-        return {
-            board: [self.membership(board).state_of(other) for other in self.boards] for board in self.running
-        }
+        return {board: [self.membership(board).state_of(other) for other in self.boards] for board in self.running}
 
     def all_alive(self) -> bool:
         return all(state == schema.ALIVE for view in self.views().values() for state in view)

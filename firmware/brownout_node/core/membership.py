@@ -112,7 +112,7 @@ class Membership:
         if self._period_at <= now:  # ticks came late: periods are skipped, not made up for
             self._period_at = now + config.probe_period_ms
         self._helpers_at = now + config.probe_timeout_ms
-        self._target = self._next_target()
+        self._target = self.next_target()
         self._answered = self._target is None
         if self._target is not None:
             self._probe = self._ping(self._target)
@@ -120,7 +120,7 @@ class Membership:
         if suspects:
             self._ping(suspects[self._random.below(len(suspects))])
 
-    def _next_target(self):
+    def next_target(self):
         """The index of the next board to probe, or None. Shuffled laps: nobody waits longer than 2n - 1 periods."""
         if not self._lap:
             self._lap = list(self._others)

@@ -114,7 +114,7 @@ class Repair:
 
     def begin(self, peers, alive):
         """Start a repair with the next of a shuffled lap over `peers`."""
-        if self._peer is not None:
+        if not self._idle():
             return
         for _peer in peers:
             if not self._lap:
@@ -135,6 +135,10 @@ class Repair:
                 self._ask()
             else:
                 self._peer = None
+
+    def _idle(self):
+        # Whether there is no repair under way, or only one whose peer does not seem to answer.
+        return self._peer is None or (self._tries > 1 and not self._reply)
 
     def _pull(self, peer, reply, keys):
         self._peer = peer
@@ -195,7 +199,7 @@ class Repair:
             return  # the vector of a repair under way says what will be covered, not what is
         if gossip.ready:
             gossip.note_seen(source, vector)
-        idle = self._peer is None or (self._tries > 1 and not self._reply)
+        idle = self._idle()
         behind = [line for line in vector if vector[line] > gossip.vector.get(line, 0)]
         if behind:
             if idle:
