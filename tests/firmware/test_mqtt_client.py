@@ -548,6 +548,7 @@ class Timed(MqttClient):
     def _handle(self, head, body):
         super()._handle(head, body)
         if head == 0x40:
+            ours.append(time.ticks_diff(time.ticks_us(), begin))
             acknowledged.set()
 
 acknowledged = asyncio.Event()
@@ -557,11 +558,13 @@ client = Timed(options, "b1", ("up", b"0"), (("in", 0),), print, lambda: None, c
 payload = bytes(150)
 packet = b"\\x32\\xa7\\x01\\0\\x0dbed/ev/board1\\0\\1" + bytes(150)
 
+ours, raw = [], []
+
 async def main():
+    global begin
     task = asyncio.create_task(client.run())
     await connected.wait()
     sock = raw_connection()
-    ours, raw = [], []
     for _ in range(400):
         begin = time.ticks_us()
         acknowledged.clear()
@@ -570,7 +573,6 @@ async def main():
         middle = time.ticks_us()
         sock.write(packet)
         assert sock.read(4)[0] == 0x40
-        ours.append(time.ticks_diff(middle, begin))
         raw.append(time.ticks_diff(time.ticks_us(), middle))
     print(ours)
     print(raw)
