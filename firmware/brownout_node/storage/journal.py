@@ -10,8 +10,8 @@ boot saw it end, and anything unexpected inside the log makes all of it invalid.
     block   magic, sequence, tail (the oldest block that still counts), CRC-32 | frames
     frame   flags, length, CRC-32 seeded with the block's sequence | entries; six zero bytes: torn, go to the next page
     entry   key, length + 1 (0: forgotten), value; both numbers in base 128, low digits first; key 0 is padding
-A frame that is not its transaction's last fills its page. The next page's frame goes on, and its first two bytes say how
-much of a cut value follows: so a walk may start there.
+A frame that is not its transaction's last fills its page. The next page's frame goes on, and its first two bytes say
+how much of a cut value follows: so a walk may start there.
 """
 
 import struct
@@ -38,7 +38,6 @@ _LARGEST = const(1000)  # bytes of a value
 
 _RESERVE = const(4)  # blocks that the log leaves free
 _CLEAN_AHEAD = const(2)  # blocks kept erased ahead of the head
-_SLACK = const(4)  # pages that collecting may be behind before it gets programs of its own
 _SPARE = const(80)  # room in a page that the next append may not be able to use: copy into it
 _BLANK = b"\xff" * 256
 
@@ -77,6 +76,7 @@ class Journal:
 
     def __init__(self, device):
         self._device = device
+        self._read = device.readblocks
         self._blocks = device.ioctl(4, 0)
         self._size = device.ioctl(5, 0)
         if self._blocks < _RESERVE + 4 or self._size % _PAGE or self._size < 2 * _PAGE:
@@ -112,9 +112,6 @@ class Journal:
     def keys(self, low, high):
         """The keys from `low` up to, not including, `high`, in order."""
         return sorted([key for key in self._index if low <= key < high])
-
-    def _read(self, block, buffer, offset):
-        self._device.readblocks(block, buffer, offset)
 
     def _block(self, sequence):
         return (sequence + self._shift) % self._blocks
@@ -292,19 +289,17 @@ class Journal:
             if not 0 < key < 0x10000000 or (value is not None and len(value) > _LARGEST):
                 raise JournalError("key %d: at most %d bytes" % (key, _LARGEST))
             latest[key] = value
-        need = grown = 0
-        for key in list(latest):
-            size = -1 if latest[key] is None else len(latest[key])
-            if size < 0 and key not in self._index:
+        need = 0
+        for key in sorted(latest):
+            if latest[key] is not None:
+                need += len(latest[key]) + _LEAST
+            elif key not in self._index:
                 del latest[key]
-            else:
-                need += len(_entry(key, size)) + max(size, 0)
-                grown += self._cost(size)
-        if grown and self._live + grown > self._capacity:  # what is replaced must stay until the new is whole
-            raise JournalError("full: %d bytes alive, at most %d" % (self._live + grown, self._capacity))
+        if need and self._live + need > self._capacity:  # what is replaced must stay until the new is whole
+            raise JournalError("full: %d bytes alive, at most %d" % (self._live + need, self._capacity))
         if latest:
             self._make_room(need)
-            self._write(latest, need)
+            self._write(latest)
             self.appends += 1
 
     def maintain(self):
@@ -316,20 +311,14 @@ class Journal:
         self._clean += 1
         return True
 
-    def _cost(self, size):
-        return 0 if size < 0 else size + _LEAST
-
-    def _size_of(self, key):
-        return self._index[key] & 1023 if key in self._index else -1
-
     def _commit(self, moved):
         for key, location in moved:
-            self._live -= self._cost(self._size_of(key))
-            if location is None:
-                self._index.pop(key, None)
-            else:
+            old = self._index.pop(key, None)
+            if old is not None:
+                self._live -= (old & 1023) + _LEAST
+            if location is not None:
+                self._live += (location & 1023) + _LEAST
                 self._index[key] = location
-                self._live += self._cost(location & 1023)
 
     def _lag(self):
         # Pages from the tail to the head.
@@ -337,12 +326,13 @@ class Journal:
 
     def _make_room(self, need):
         # Collecting goes along with appends; here it catches up where that was not enough.
-        limit = self._most_lag + _SLACK - need // 200
+        limit = self._most_lag + self._pages // 4 - need // 200
         tries = 2 * self._blocks * self._pages
         while self._lag() > limit:
             tries -= 1
             if limit < 2 * self._pages or tries == 0:
                 raise JournalError("full: no room for %d bytes" % need)
+            self._collect((), None, limit)  # what is dead costs nothing; after a boot that may be much
             if self._room() < _SPARE:
                 self._advance()
             moved = []
@@ -353,10 +343,11 @@ class Journal:
                 self._commit(moved)
             elif self._found is not None:
                 key = self._found[0]  # larger than a page
-                self._write({key: self.get(key)}, _PAGE)
+                self._write({key: self.get(key)})
 
     def _collect(self, skip, moved, limit):
-        # Copy what is alive at the tail into the frame being made, until it is full or the lag is down to `limit`.
+        # Copy what is alive at the tail into the frame being made, until it is full or the lag is down to `limit`;
+        # without a frame (moved is None) go as far as nothing is alive.
         while self._lag() > limit:
             if self._walker is None:
                 self._walker = self._walk(self._tail)
@@ -373,16 +364,20 @@ class Journal:
                 raise JournalError("damaged: block %d" % self._block(self._tail))
             elif size >= 0 and self._index.get(key) == location and key not in skip:
                 head = _entry(key, size)
-                if at + size > _PAGE or len(head) + size > self._room():
+                if moved is None or at + size > _PAGE or len(head) + size > self._room():
                     return
                 self._put(head)
                 moved.append((key, self._location(size)))
                 self._put(memoryview(self._scan)[at : at + size])
             self._found = None
 
-    def _write(self, records, need):
+    def _write(self, records):
         # One transaction.
-        if self._room() < (need + _FRAME if need + _FRAME <= _PAGE - _HEADER else _SPARE):
+        need = _FRAME
+        for key in records:
+            value = records[key]
+            need += len(_entry(key, -1) if value is None else _entry(key, len(value)) + value)
+        if self._room() < (need if need <= _PAGE - _HEADER else _SPARE):
             self._advance()
         flags = _FIRST
         moved = []
@@ -452,18 +447,21 @@ class Journal:
 
     def _program(self, sequence, offset, size):
         self._failed = True
-        view = memoryview(self._page)[:size]
         block = self._block(sequence)
+        view = memoryview(self._page)[:size]
         found = bytearray(size)
-        try:
-            self._device.writeblocks(block, view, offset)
-            self._read(block, found, offset)
-        except OSError as error:
-            raise JournalError("block %d: %s" % (block, error))
+        self._do(self._device.writeblocks, block, view, offset)
         self.programs += 1
+        self._read(block, found, offset)
         if found != view:
             raise JournalError("worn: block %d holds other bytes than were programmed" % block)
         self._failed = False
+
+    def _do(self, operation, *arguments):
+        try:
+            operation(*arguments)
+        except OSError as error:
+            raise JournalError("flash: %s" % error)
 
     def _advance(self):
         # To the start of the next page; after the last page of a block, into an erased one.
@@ -481,9 +479,5 @@ class Journal:
             self._offset = 0
 
     def _erase(self, sequence):
-        block = self._block(sequence)
-        try:
-            self._device.ioctl(6, block)
-        except OSError as error:
-            raise JournalError("block %d: %s" % (block, error))
+        self._do(self._device.ioctl, 6, self._block(sequence))
         self.erases += 1
