@@ -6,9 +6,8 @@ import itertools
 
 import pytest
 from brownout_node.core import codec, schema
-from brownout_node.storage.journal import Journal, format_genesis
 from cluster import CLUSTER, Cluster, Event, Sent
-from nor import Nor
+from nor_journal import NorJournal
 from vote_checks import Clients, Promises, Violation, check_liveness, check_safety, height_of
 
 PUT, GET, CAS = schema.PUT, schema.GET, schema.CAS
@@ -467,30 +466,6 @@ def test_a_copy_goes_on_though_its_source_dies_and_decisions_go_on() -> None:
     fill(cluster, 20, tuple(board for board in (1, 2, 3) if board != source))
     cluster.calm()
     assert same_state(cluster, 6000)
-
-
-class NorJournal:
-    """The firmware's own journal on an emulated flash, in the cluster."""
-
-    def __init__(self, board: int) -> None:
-        self.device = Nor(32, 4096, seed=board)
-        format_genesis(self.device, CLUSTER, board)
-        self.appends = 0
-        self.open()
-
-    def open(self) -> None:
-        self.journal = Journal(self.device)
-        self.journal.open()
-        self.condition = self.journal.condition
-        self.get, self.keys = self.journal.get, self.journal.keys
-
-    def append(self, records) -> None:
-        self.appends += 1
-        self.journal.append(records)
-
-    def wipe(self) -> None:
-        for block in range(32):
-            self.device.ioctl(6, block)
 
 
 def test_the_largest_state_fits_the_journal_and_is_copied_into_it() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from brownout_node.core import vote
+from brownout_node.core import schema, vote
 from cluster import Cluster
+from nor_journal import NorJournal
 from vote_checks import Clients, Promises, Violation, check_liveness, check_safety
 
 WEATHER = {"latency_ms": (1, 30), "loss_percent": 20, "duplicate_percent": 10, "late_percent": 5, "late_ms": 800}
@@ -25,14 +26,24 @@ CASES = {
     "two voters": {"voters": 2},
     "one voter, a learner": {"voters": 1, "learners": 1},
 }
-SEEDS = 40
+SEEDS = 20
 
 
-def storm(seed: int, *, for_ms: int = 15000, wipes: bool = False, protocol: str = "vote", **case) -> Cluster:
+def storm(
+    seed: int,
+    *,
+    for_ms: int = 15000,
+    wipes: bool = False,
+    protocol: str = "vote",
+    weather: dict = WEATHER,
+    clients: int = 3,
+    keys: int = 3,
+    **case,
+) -> Cluster:
     """One run: a storm, then calm; every check at the end of each."""
-    cluster = Cluster(seed, protocols=[protocol], **WEATHER, **case)
+    cluster = Cluster(seed, protocols=[protocol], **weather, **case)
     Promises(cluster)
-    clients = Clients(cluster)
+    load = Clients(cluster, clients, keys=keys)
 
     def may_wipe(board: int) -> bool:
         # What quorums still hold must survive: no more boards without standing than a minority, nobody else off.
@@ -41,10 +52,10 @@ def storm(seed: int, *, for_ms: int = 15000, wipes: bool = False, protocol: str 
         return wipes and 2 * (len(unfit) + 1) < len(cluster.voters)
 
     cluster.storm(for_ms, may_wipe=may_wipe)
-    check_safety(cluster, clients)
+    check_safety(cluster, load)
     cluster.calm()
-    check_liveness(cluster, clients)
-    check_safety(cluster, clients)
+    check_liveness(cluster, load)
+    check_safety(cluster, load)
     return cluster
 
 
@@ -62,6 +73,38 @@ def test_wiped_voters_come_back_without_harm() -> None:
         assert cluster.run_until(lambda voters=voters: all(voter.voting for voter in voters), 10000), f"seed {seed}"
         admitted += sum(event.name == "admitted" for event in cluster.events)
     assert admitted > SEEDS // 2, "hardly a board was ever wiped: the storm does not test what it says"
+
+
+def test_safe_with_many_clients_and_copies_of_the_state() -> None:
+    pages = 0
+    for seed in range(4):
+        weather = {**WEATHER, "latency_ms": (1, 12), "loss_percent": 5}
+        cluster = storm(seed, for_ms=30000, wipes=True, weather=weather, clients=16, keys=70, voters=5, learners=2)
+        pages += sum(sent.kind == schema.STATE_PAGE for sent in cluster.sent)
+    assert pages > 50
+
+
+def test_safe_where_power_goes_at_any_byte_of_the_flash() -> None:
+    cuts = 0
+    for seed in range(10):
+        cluster = Cluster(seed, 3, 1, protocols=["vote"], journal=NorJournal, **WEATHER)
+        Promises(cluster)
+        clients = Clients(cluster)
+        for _ in range(40):
+            board = cluster.random.choice(list(cluster.boards))
+            cluster.boards[board].journal.cut_within(cluster.random.randrange(300))
+            cluster.run(cluster.random.randrange(700))
+            for state in cluster.boards.values():
+                assert state.journal.condition == schema.JOURNAL_VALID
+                cluster.power_on(state.board)
+        for state in cluster.boards.values():
+            state.journal.device.cut_at = None
+        check_safety(cluster, clients)
+        cluster.calm()
+        check_liveness(cluster, clients)
+        check_safety(cluster, clients)
+        cuts += sum(state.journal.cuts for state in cluster.boards.values())
+    assert cuts > 100
 
 
 def test_a_storm_cuts_power_between_the_effects_of_a_step() -> None:
@@ -138,9 +181,11 @@ def first_seed_that_tells(run: Callable[[int], Cluster], seeds: int) -> tuple[in
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_replica_is_noticed(name: str) -> None:
     protocol = broken(name, BROKEN[name])
-    print(first_seed_that_tells(lambda seed: storm(seed, voters=5, wipes=True, protocol=protocol), 60))
+    seed, what = first_seed_that_tells(lambda seed: storm(seed, voters=5, wipes=True, protocol=protocol), 60)
+    print(f"{name}: seed {seed}: {what}")
 
 
 @pytest.mark.parametrize("step", [send_before_persist, persist_never])
 def test_a_broken_order_of_effects_is_noticed(step: Callable[..., bool]) -> None:
-    print(first_seed_that_tells(lambda seed: storm(seed, voters=5, step=step), 60))
+    seed, what = first_seed_that_tells(lambda seed: storm(seed, voters=5, step=step), 60)
+    print(f"seed {seed}: {what}")

@@ -202,7 +202,7 @@ def replay(log: dict[int, bytes], clients: Clients) -> dict[tuple[int, int], tup
     values: dict[str, str] = {}
     last: dict[int, int] = {}
     results: dict[tuple[int, int], tuple[int, str | None, int, int]] = {}
-    place = 0
+    place = floor = 0
     for height in range(1, max(log, default=0) + 1):
         if height not in log:
             raise Violation(f"height {height} was decided by nobody, a later one was")
@@ -211,8 +211,11 @@ def replay(log: dict[int, bytes], clients: Clients) -> dict[tuple[int, int], tup
                 continue
             if clients.invoked.get((client, request), (0, None))[1] != (operation, key, value, expected):
                 raise Violation(f"height {height}: nobody asked for request {request} of client {client}")
-            if request <= last.get(client, 0):
+            if request <= last.get(client, 0) or (client not in last and client <= floor):
                 continue
+            if client not in last and len(last) == schema.MAX_SESSIONS:
+                floor = max(floor, min(last))
+                del last[min(last)]
             last[client] = request
             place += 1
             status, result = schema.OK, None
@@ -220,6 +223,8 @@ def replay(log: dict[int, bytes], clients: Clients) -> dict[tuple[int, int], tup
                 result = values.get(key)
             elif operation == schema.CAS and values.get(key) != expected:
                 status, result = schema.MISMATCH, values.get(key)
+            elif key not in values and len(values) == schema.MAX_KEYS:
+                status = schema.FULL
             else:
                 values[key] = value
             results[client, request] = (status, result, height, place)
