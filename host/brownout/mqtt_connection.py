@@ -7,6 +7,7 @@ acknowledged and lost, so the host tries every few milliseconds, far more often 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -23,7 +24,10 @@ Handler = Callable[[str, bytes], None]
 
 
 class MqttConnection:
-    """Calls `handler(topic, payload)` in the thread of the connection for everything subscribed to."""
+    """Calls `handler(topic, payload)` in the thread of the connection for everything subscribed to.
+
+    client: what this connection is for; the process's number makes a client id of it that no other run shares.
+    """
 
     def __init__(
         self, client: str, host: str, port: int, subscriptions: Sequence[tuple[str, int]], handler: Handler
@@ -34,7 +38,9 @@ class MqttConnection:
         self._handler = handler
         self._ready = threading.Event()
         self._stop = threading.Event()
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client, reconnect_on_failure=False)
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=f"{client}-{os.getpid()}", reconnect_on_failure=False
+        )
         self._client.max_inflight_messages_set(1000)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_arguments: self._ready.set()
