@@ -179,7 +179,7 @@ def _write_string(item, value, out, index):
             try:
                 value = text.encode()
             except UnicodeError:
-                raise MessageError("field %d: not Unicode" % index)
+                raise MessageError("%d: not UTF-8" % index)
             _check_text(text, len(value), index)
         else:
             value = None
@@ -196,10 +196,10 @@ def _check_text(text, size, at):
     for character in text:
         code = ord(character)
         if 0xD800 <= code < 0xE000 or code > 0x10FFFF:
-            raise MessageError("%d: not Unicode" % at)
+            break
         size -= 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
     if size:
-        raise MessageError("%d: overlong UTF-8" % at)
+        raise MessageError("%d: not UTF-8" % at)
 
 
 # Decoding.
