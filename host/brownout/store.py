@@ -360,10 +360,8 @@ def _natural(name: str) -> tuple[str, int]:
 def convert_events(folder: Path) -> None:
     """Turn events.jsonl into events.parquet, each event once. A crash half way leaves the former in place."""
     live = folder / EVENTS_LIVE
-    if not live.exists():
-        if (folder / EVENTS).exists():
-            return
-        live.touch()
+    if (folder / EVENTS).exists() and not live.exists():
+        return
     draft = folder / (EVENTS + ".draft")
     with duckdb.connect() as connection:
         connect_events(connection, folder)
@@ -373,13 +371,17 @@ def convert_events(folder: Path) -> None:
             f" TO '{_quoted(draft)}' (FORMAT parquet, COMPRESSION zstd)"
         )
     draft.replace(folder / EVENTS)
-    live.unlink()
+    live.unlink(missing_ok=True)
 
 
 def connect_events(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Give `connection` a view `events` over the events of a folder, in whichever form they are."""
     if (folder / EVENTS).exists():
         connection.execute(f"CREATE VIEW events AS SELECT * FROM read_parquet('{_quoted(folder / EVENTS)}')")
+        return
+    if not (folder / EVENTS_LIVE).exists():
+        empty = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in EVENT_COLUMNS.items())
+        connection.execute(f"CREATE VIEW events AS SELECT {empty} WHERE false")
         return
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in EVENT_COLUMNS.items())
     connection.execute(

@@ -1,0 +1,70 @@
+"""Writes a run's report: one `report.html` that opens offline, verdict and evidence first.
+
+Reads a run's folder and its verdict; judges only where no verdict was written yet. The page holds everything it needs
+(drawings, style, a script of a few lines), fetches nothing, and says in tables what its drawings show.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ..checkers import judge
+from ..checkers.run import Run
+from ..store import REPORT, VERDICT, load, read_document
+from . import figures, page
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a run, complete or interrupted; return its path."""
+    history = load(folder)
+    verdict = read_document(folder, VERDICT) if (folder / VERDICT).exists() else judge(history)
+    run = Run(history)
+    path = folder / REPORT
+    draft = path.with_suffix(".draft")
+    draft.write_text(_render(run, verdict, folder), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["seconds"] = figures.seconds
+    environment.filters["brief"] = page.brief
+    checks = page.checks(verdict)
+    evidence = [entry for check in checks if check["verdict"] != "valid" for entry in check["evidence"]]
+    drawings = {
+        "operations": figures.operations_figure(run),
+        "faults": figures.faults_figure(run),
+        "lanes": figures.lanes_figure(run, evidence),
+        "convergence": figures.convergence_figure(run),
+        "latency": figures.latency_figure(run),
+    }
+    return environment.get_template("page.html").render(
+        style=(Path(__file__).parent / "style.css").read_text(encoding="utf-8"),
+        manifest=run.history.manifest,
+        verdict=verdict,
+        checks=checks,
+        summary=page.summary(verdict),
+        facts=page.facts(run),
+        boards=page.boards(run),
+        gateway=page.gateway(run),
+        faults=figures.fault_lives(run),
+        recovery=verdict.get("metrics", {}).get("recovery", []),
+        spreads=page.spreads(verdict),
+        latencies=page.latencies(verdict),
+        legend=figures.latency_legend(run),
+        operations=page.operations(run),
+        counters=page.counters(folder),
+        drawings=drawings,
+    )

@@ -321,8 +321,12 @@ class World:
     # The history.
 
     def history(self, **manifest: Any) -> History:
+        boots: dict[tuple[str, int], int] = {}
+        for event in self.events:
+            boots.setdefault((event.board, event.boot), len(boots))
         ordered = sorted(
-            self.events, key=lambda event: (self.boards[event.board].number, self._order(event), event.sequence)
+            self.events,
+            key=lambda event: (self.boards[event.board].number, boots[(event.board, event.boot)], event.sequence),
         )
         document = {
             "campaign": "hand-made",
@@ -341,10 +345,6 @@ class World:
         return History(
             list(self.operations), ordered, list(self.faults), list(self.gaps), document, {"faults": self.plan}
         )
-
-    def _order(self, event: BoardEvent) -> int:
-        boots = [other.boot for other in self.events if other.board == event.board]
-        return boots.index(event.boot)
 
     def change(self, choose: Callable[[BoardEvent], bool], **fields: Any) -> None:
         """Rewrite fields of the events that `choose` picks; at least one must be picked."""
