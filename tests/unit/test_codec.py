@@ -256,6 +256,7 @@ def test_an_unknown_kind_is_not_encoded() -> None:
 
 
 def test_a_message_that_is_too_long_is_not_encoded() -> None:
-    items = [("k" * 32, "v" * 64, 2**60, 2, 1)] * 4
+    values = [(b"v" * 400,)]
+    assert len(codec.encode_message(1, 1, 1, 1, schema.ENTRIES, (1, 2, values))) > 400
     with pytest.raises(MessageError, match="at most 512"):
-        codec.encode_message(2**60, 2**60, 2**60, 2**60, schema.REPAIR, (2**60, True, items, [(2**60, 2**60)] * 12))
+        codec.encode_message(1, 1, 1, 1, schema.ENTRIES, (1, 3, values * 2))
