@@ -6,6 +6,7 @@ must fail for a replica that sends before it persists, counts quorums short, for
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import defaultdict
 
@@ -180,7 +181,13 @@ def decided_log(cluster: Cluster) -> dict[int, bytes]:
                 raise Violation(
                     f"height {event.fields['height']}: boards {first[1]} and {event.board} decided differently"
                 )
-    log: dict[int, tuple[bytes, int]] = {}
+    # Journals keep the last decisions alone; earlier values are found by their id among what was proposed.
+    proposed = {
+        hashlib.sha256(sent.fields[3]).digest()[:8]: sent.fields[3]
+        for sent in cluster.sent
+        if sent.kind == schema.PROPOSAL
+    }
+    log = {height: (proposed[value_id], board) for height, (value_id, board) in ids.items() if value_id in proposed}
     for sent in cluster.sent:
         if sent.kind == schema.ENTRIES:
             for index, (value,) in enumerate(sent.fields[2]):
