@@ -164,7 +164,12 @@ BROKEN = {
     "quorum_one_short": [("return 2 * weight > ", "return 2 * (weight + 1) > ")],
     "forgets_lock": [("_, self.locked_round, self.locked, self.valid_round, self.valid = row", "pass")],
     "forgets_votes": [("if row[0] != height:\n            return", "return")],
-    "wiped_votes": [("return packed is not None and codec.unpack", "return packed is None or codec.unpack")],
+    "wiped_votes": [
+        (
+            "self.voting = has_standing(node.config, stored, self.register.next_height)",
+            "self.voting = node.config.is_voter",
+        )
+    ],
     "ignores_lock": [("if self.locked is None or self.locked == value_id or", "if True or")],
 }
 

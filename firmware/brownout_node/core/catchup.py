@@ -3,7 +3,8 @@
 Entries come from the last LOG_ENTRIES decisions in a peer's journal; a board that is further behind fetches the peer's
 frozen state. Learners, and voters that may not vote, poll all the time; voters poll at boot, when they hear of a later
 height, and now and then, since a voter that was cut off while nobody proposed hears of nothing. Peers answer only when
-they have news. Nothing here decides: it hands decided values to vote.py.
+they have news. A voter that lost its journal asks through the log to be admitted again, once it has caught up. Nothing
+here decides: it hands decided values to vote.py.
 """
 
 try:
@@ -21,6 +22,19 @@ _EAGER_POLLS = const(4)  # of a voter after boot
 _IDLE_FACTOR = const(8)  # a voter that knows of nothing newer polls that much more seldom
 _FROZEN_MS = const(5000)  # a frozen copy that nobody asks for is dropped
 _STALE_HEIGHTS = const(32)  # an older frozen copy is replaced: what follows it must still be in the log
+
+
+def has_standing(config, stored, next_height):
+    """Whether the promises that this board has made so far are in its journal, so that it may make more."""
+    if not config.is_voter:
+        return False
+    packed = stored.get(schema.JOURNAL_STANDING)
+    if packed is not None:
+        may_vote, height = codec.unpack("ou", packed)
+        return may_vote and next_height >= height
+    # Without the genesis that the flasher wrote nobody knows what this board has promised.
+    packed = stored.get(schema.JOURNAL_GENESIS)
+    return packed is not None and codec.unpack("uu", packed) == (config.cluster, config.board)
 
 
 class CatchUp:
@@ -50,10 +64,6 @@ class CatchUp:
             self._known = height
             self._known_by = source
 
-    def is_close(self):
-        """Whether this board has nearly all that it knows others to have."""
-        return self._known <= self.register.next_height + 8
-
     def on_message(self, source, kind, fields):
         if kind == FETCH:
             self.hint(fields[0], source)
@@ -68,6 +78,8 @@ class CatchUp:
     def on_tick(self):
         now_ms = self.node.now_ms
         config = self.node.config
+        if config.is_voter and not self.vote.voting:
+            self._ask_admission()
         if self._frozen is not None and now_ms - self._frozen_ms > _FROZEN_MS:
             self._frozen = None
         behind = self._known > self.register.next_height
@@ -89,6 +101,13 @@ class CatchUp:
         peer = self._known_by if behind and self._polls & 1 else self._peer()
         if peer:
             self._fetch(peer)
+
+    def _ask_admission(self):
+        # Only once it has more or less caught up: then it is of use as soon as it is admitted.
+        node = self.node
+        if node.now_ms >= 2 * node.config.fetch_period_ms and self._known <= self.register.next_height + 8:
+            command = (node.board, node.boot, schema.ADMIT, str(node.board), str(node.boot), None)
+            self.vote.pool.submit(command)
 
     def _fetch(self, peer):
         self._polled_ms = self.node.now_ms

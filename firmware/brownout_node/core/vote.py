@@ -17,7 +17,7 @@ except ImportError:
     const = int
 
 from . import codec, schema
-from .catchup import ENTRY, CatchUp
+from .catchup import ENTRY, CatchUp, has_standing
 from .errors import MessageError
 from .register import Pool, Register
 from .schema import BATCH, PRECOMMIT, PREVOTE, PROPOSAL, VOTERS
@@ -56,7 +56,7 @@ class Vote:
         self.node = node
         self.register = Register(node, stored)
         self.weights = dict(node.config.voters)
-        self.voting = self._standing(stored)
+        self.voting = has_standing(node.config, stored, self.register.next_height)
         self.catchup = CatchUp(self, stored)
         self.pool = Pool(node, self.register)
         self._later = []
@@ -81,18 +81,6 @@ class Vote:
         self.precommits = {}
         self._tally_round = 0  # an earlier round whose precommits may have come to a quorum
         self._deadline_ms = None
-
-    def _standing(self, stored):
-        config = self.node.config
-        if not config.is_voter:
-            return False
-        packed = stored.get(schema.JOURNAL_STANDING)
-        if packed is not None:
-            may_vote, height = codec.unpack("ou", packed)
-            return may_vote and self.register.next_height >= height
-        # Without the genesis that the flasher wrote nobody knows what this board has promised.
-        packed = stored.get(schema.JOURNAL_GENESIS)
-        return packed is not None and codec.unpack("uu", packed) == (config.cluster, config.board)
 
     def _restore(self, stored):
         # Take up the promises of the current height where the last boot left them.
@@ -167,15 +155,12 @@ class Vote:
 
     def on_tick(self):
         now_ms = self.node.now_ms
-        config = self.node.config
         self.pool.on_tick()
         if self.active and self.voting and now_ms >= self._resend_ms:
             self._resend()
         self._run()
         self.catchup.on_tick()
-        if config.is_voter and not self.voting:
-            self._ask_admission()
-        if now_ms - self._digest_ms >= config.digest_period_ms:
+        if now_ms - self._digest_ms >= self.node.config.digest_period_ms:
             self._digest_ms = now_ms
             self._emit_digest()
 
@@ -184,24 +169,6 @@ class Vote:
         if height != self._digested:
             self._digested = height
             self.node.emit(schema.DIGEST, ("vote", height, self.digest(), len(self.register.values)))
-
-    # Admission of a board that lost its journal.
-
-    def _ask_admission(self):
-        # Only once it has more or less caught up: then it is of use as soon as it is admitted.
-        node = self.node
-        if node.now_ms >= 2 * node.config.fetch_period_ms and self.catchup.is_close():
-            self.pool.submit((node.board, node.boot, schema.ADMIT, str(node.board), str(node.boot), None))
-
-    def _admit(self, height, command):
-        # Void unless it was asked for in this very boot: only then is it sure to be younger than the loss of the
-        # journal, and this board to have voted at no height above it.
-        node = self.node
-        self.pool.forget(command)
-        if command[3] == str(node.board) and command[4] == str(node.boot) and not self.voting:
-            self.voting = True
-            node.persist(schema.JOURNAL_STANDING, codec.pack("ou", (True, height + 1)))
-            node.emit(schema.ADMITTED, (node.board, height + 1))
 
     # Votes.
 
@@ -475,6 +442,16 @@ class Vote:
         self.superseded()
         if self.register.next_height % _DIGEST_HEIGHTS == 0:
             self._emit_digest()
+
+    def _admit(self, height, command):
+        # Void unless it was asked for in this very boot: only then is it sure to be younger than the loss of the
+        # journal, and this board to have voted at no height above it.
+        node = self.node
+        self.pool.forget(command)
+        if command[3] == str(node.board) and command[4] == str(node.boot) and not self.voting:
+            self.voting = True
+            node.persist(schema.JOURNAL_STANDING, codec.pack("ou", (True, height + 1)))
+            node.emit(schema.ADMITTED, (node.board, height + 1))
 
     def superseded(self):
         """The next height is a new one: forget the old one's votes, answer who waits, take what came early."""
