@@ -302,9 +302,7 @@ def _read_events(folder: Path, damage: list[str]) -> list[BoardEvent]:
             rows = connection.execute(
                 f"SELECT {', '.join(EVENT_COLUMNS)} FROM read_parquet(?)", [str(folder / EVENTS)]
             ).fetchall()
-        return [
-            BoardEvent(row[0], row[1], row[2], row[3], row[4], row[5], json.loads(row[6]), row[7], row[8]) for row in rows
-        ]
+        return [BoardEvent(*row[:6], fields=json.loads(row[6]), received_ns=row[7], channel=row[8]) for row in rows]
     seen: set[tuple[str, int, int]] = set()
     events = []
     for line in _lines(folder / EVENTS_LIVE, damage):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from brownout_node.core import schema
@@ -49,13 +50,19 @@ class Boot:
         """When the board started, at the latest."""
         return min(event.received_ns - event.now_ms * 1_000_000 for event in self.events)
 
+    @cached_property
+    def whole_until(self) -> int:
+        """The number of the last event up to which none is missing; 0 where the first is."""
+        last = 0
+        for event in self.events:
+            if event.sequence != last + 1:
+                break
+            last = event.sequence
+        return last
+
     def whole_after(self, sequence: int) -> bool:
         """Whether at least one event after `sequence` arrived, and none up to it is missing."""
-        numbers = [event.sequence for event in self.events]
-        later = [number for number in numbers if number > sequence]
-        if not later:
-            return False
-        return len([number for number in numbers if number <= later[0]]) == later[0]
+        return self.whole_until > sequence
 
 
 @dataclass(frozen=True)
