@@ -428,6 +428,9 @@ def test_boards_that_fill_up_apart_have_room_for_each_other_up_to_a_bound(each: 
         items = cluster.gossip(board).items
         assert len(items) == 96  # what found no room is not counted as seen, and nothing had to make room for it
         assert sorted(held[1] for held in items.values()) == list(range(96))
+        for event in cluster.named("written"):
+            seen = cluster.gossip(board).vector.get(event.board, 0) >= event.fields["number"]
+            assert event.fields["key"] in items or not seen
         assert all(f"{board}.{number}" in items for number in range(each))
         assert cluster.ask(board, schema.WRITE, "one more", "x") == (schema.FULL, None)
 
@@ -494,6 +497,25 @@ def test_a_message_from_before_a_delete_resurrects_nothing(seed: int) -> None:
     assert gone(cluster, "a")
     cluster.run(5000)
     assert gone(cluster, "a")
+
+
+def test_a_board_that_lost_its_journal_learns_what_is_from_before_a_delete() -> None:
+    cluster = boards(4)
+    cluster.passes = lambda source, to, kind: not (to == 3 and kind == RUMOUR)
+    cluster.write(1, "a", "old")
+    cluster.run(1000)
+    held = [message for message in cluster.held if message[1] == 3]
+    cluster.passes = lambda source, to, kind: True
+    cluster.delete(2, "a")
+    cluster.need(lambda: gone(cluster, "a"), 60_000)
+    cluster.reboot(3, wipe=True)
+    for source, to, data in held:
+        cluster.receive(source, to, data)  # it takes no rumours yet
+    cluster.need(lambda: cluster.gossip(3).ready, 3000)
+    cluster.reboot(3)
+    for source, to, data in held:
+        cluster.receive(source, to, data)
+    assert held and gone(cluster, "a")
 
 
 @pytest.mark.parametrize("seed", range(1, 31))
@@ -582,6 +604,38 @@ def test_boards_that_all_lost_their_journals_do_not_declare_each_other_complete(
         cluster.power_on(board)
     cluster.run(10_000)
     assert {cluster.ask(board, schema.WRITE, "a", "1")[0] for board in cluster.boards} == {schema.REFUSED}
+
+
+def test_an_answer_to_an_earlier_life_completes_nothing() -> None:
+    cluster = boards(3)
+    cluster.write(1, "a", "1")
+    cluster.passes = lambda source, to, kind: not (to == 3 and kind == REPAIR)
+    cluster.run(10_000)
+    held = [message for message in cluster.held if message[1] == 3]
+    assert {source for source, _, _ in held} == {1, 2}
+    cluster.isolate(3)
+    cluster.reboot(3, wipe=True)
+    for _ in range(20):
+        cluster.run(200)
+        for source, to, data in held:
+            cluster.receive(source, to, data)
+    assert not cluster.gossip(3).ready
+    assert cluster.ask(3, schema.WRITE, "a", "2") == (schema.REFUSED, None)
+
+
+def test_a_board_that_lost_its_clock_writes_above_all_that_was_forgotten() -> None:
+    cluster = boards(3)
+    for _ in range(5):
+        cluster.reboot(2)  # each boot moves its clock on by a minute
+    cluster.write(2, "a", "1")
+    cluster.delete(2, "a")
+    deleted = cluster.named("written")[-1].fields["stamp"]
+    cluster.run(500)
+    cluster.need(lambda: gone(cluster, "a"), 60_000)
+    cluster.reboot(3, wipe=True)
+    cluster.need(lambda: cluster.gossip(3).ready, 3000)
+    cluster.write(3, "a", "2")
+    assert cluster.named("written")[-1].fields["stamp"] > deleted
 
 
 def test_an_unfinished_write_of_a_lost_life_and_a_new_one_do_not_collide() -> None:

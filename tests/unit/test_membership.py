@@ -54,17 +54,16 @@ def test_nobody_is_suspected_while_nothing_is_lost(count: int) -> None:
     assert cluster.named("member") == []
 
 
-def test_suspicions_of_the_living_are_refuted_under_loss() -> None:
-    suspicions = 0
-    for seed in range(1, 6):
-        cluster = members(8, seed, loss_percent=10)
-        cluster.run(300_000)
+@pytest.mark.parametrize(("count", "loss_percent"), [(8, 10), (16, 10), (8, 20)])
+def test_suspicions_of_the_living_are_refuted_under_loss(count: int, loss_percent: int) -> None:
+    for seed in (1, 2):
+        cluster = members(count, seed, loss_percent=loss_percent)
+        cluster.run(60_000)
         changes = cluster.named("member")
-        suspicions += sum(event.fields["state"] == SUSPECT for event in changes)
+        assert sum(event.fields["state"] == SUSPECT for event in changes) > 10  # otherwise this tests nothing
         assert not [event for event in changes if event.fields["state"] == DEAD]
         cluster.calm()
         cluster.need(cluster.all_alive, 2 * SUSPICION_MS)
-    assert suspicions > 20  # otherwise this has tested nothing
 
 
 @pytest.mark.parametrize("wipe", [False, True])
@@ -140,8 +139,7 @@ def test_old_deaths_do_not_bury_the_living() -> None:
     cluster = members(10)
     cluster.run(2000)
     cluster.isolate(4)
-    cluster.run(detection_bound_ms(10) + 5000)
-    assert cluster.views()[4].count(DEAD) == 9
+    cluster.need(lambda: cluster.views()[4].count(DEAD) == 9, detection_bound_ms(10))
     cluster.heal()
     healed_ms = cluster.now_ms
     cluster.need(cluster.all_alive, 15_000)

@@ -6,7 +6,8 @@ time holds it for dead. What changed travels on the messages of probing. Refinem
 - every message carries the sender's own record and what the sender holds about the receiver, so that whoever is
   suspected or was forgotten hears of it at the first contact, and refutes by a higher incarnation;
 - while somebody is suspected, one suspect a period is pinged besides, so that it hears in time to refute;
-- hearsay of a death only makes a board that is held for alive suspected: after a partition, stale deaths do not spread;
+- hearsay of a death only makes a board suspected, and our own suspicion decides: after a partition, the deaths that
+  one side believed in do not spread over the other;
 - the dead stay in the lap, so that whoever comes back, or is on the other side of a healed partition, is found.
 At boot every board counts as alive until found otherwise. Incarnations are durable before use and never fall; a board
 that lost its journal learns its old one from others. Must not decide anything for the other protocols.
@@ -181,14 +182,14 @@ class Membership:
                 continue
             known = self._incarnations[index]
             current = self._states[index]
+            if state == _DEAD and current != _DEAD:
+                state = _SUSPECT
             if incarnation < known or (incarnation == known and state <= current):
                 continue
             if index == self._me:
                 self._incarnate(incarnation + 1)
                 self.node.emit(schema.MEMBER, (board, _ALIVE, incarnation + 1))
                 continue
-            if state == _DEAD and current == _ALIVE:
-                state = _SUSPECT
             self._change(index, state, incarnation)
 
     def _incarnate(self, incarnation):
