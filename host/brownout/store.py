@@ -302,7 +302,7 @@ def _read_events(folder: Path, damage: list[str]) -> list[BoardEvent]:
             rows = connection.execute(
                 f"SELECT {', '.join(EVENT_COLUMNS)} FROM read_parquet(?)", [str(folder / EVENTS)]
             ).fetchall()
-        return [BoardEvent(*row[:6], fields=json.loads(row[6]), received_ns=row[7], channel=row[8]) for row in rows]
+        return [_event(row) for row in rows]
     seen: set[tuple[str, int, int]] = set()
     events = []
     for line in _lines(folder / EVENTS_LIVE, damage):
@@ -311,6 +311,11 @@ def _read_events(folder: Path, damage: list[str]) -> list[BoardEvent]:
             seen.add(name)
             events.append(BoardEvent(**line))
     return events
+
+
+def _event(row: tuple[Any, ...]) -> BoardEvent:
+    board, boot, sequence, now_ms, stamp, kind, fields, received_ns, channel = row
+    return BoardEvent(board, boot, sequence, now_ms, stamp, kind, json.loads(fields), received_ns, channel)
 
 
 def order_events(events: Iterable[BoardEvent]) -> list[BoardEvent]:

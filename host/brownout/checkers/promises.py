@@ -14,6 +14,8 @@ from ..history import BoardEvent, Check, FaultStage, Operation
 from .evidence import Findings, operation, step
 from .run import DARK_KINDS, JOURNAL_KINDS, LOG_OPERATIONS, Boot, Run, height_told
 
+ASKED_ONCE_NS = 1_000_000_000  # clients turn to another board only after a longer wait (workload.py)
+
 
 @dataclass
 class Told:
@@ -176,7 +178,8 @@ def _compare(boot: BoardEvent, told: Told, findings: Findings) -> None:
 def _answers(run: Run, findings: Findings) -> int:
     """A board that answered for a height, and then lost power, must start from beyond that height.
 
-    Only where it is certain that this board answered, in a life that ended before the boot in question.
+    Only where it is certain that this board answered (no other was asked too), in a life that ended before the boot in
+    question.
     """
     submitted: dict[tuple[int, int], set[str]] = {}
     for event in run.of("submitted"):
@@ -184,7 +187,9 @@ def _answers(run: Run, findings: Findings) -> int:
     answers: dict[str, list[Operation]] = {}
     for item in run.acknowledged(LOG_OPERATIONS):
         boards = submitted.get((item.client, item.request), set()) | {item.board}
-        if item.height is not None and item.finished_ns is not None and len(boards) == 1:
+        if item.height is None or item.finished_ns is None or len(boards) > 1:
+            continue
+        if item.finished_ns - item.invoked_ns < ASKED_ONCE_NS:
             answers.setdefault(item.board, []).append(item)
     held = 0
     for record in run.history.faults:
