@@ -36,7 +36,6 @@ _FIRST = const(1)  # of its transaction
 _LAST = const(2)
 _LARGEST = const(1000)  # bytes of a value
 
-_RESERVE = const(4)  # blocks that the log leaves free
 _CLEAN_AHEAD = const(2)  # blocks kept erased ahead of the head
 _SPARE = const(80)  # room in a page that the next append may not be able to use: copy into it
 _BLANK = b"\xff" * 256
@@ -79,11 +78,14 @@ class Journal:
         self._read = device.readblocks
         self._blocks = device.ioctl(4, 0)
         self._size = device.ioctl(5, 0)
-        if self._blocks < _RESERVE + 4 or self._size % _PAGE or self._size < 2 * _PAGE:
+        if self._blocks < 8 or self._size % _PAGE or self._size < 2 * _PAGE:
             raise JournalError("the region needs 8 blocks of whole pages")
+        # The log leaves some blocks free: two to write to, the others because every cut while it is being collected
+        # costs a page and gains none; only as many such cuts in a row as they have pages could fill it.
+        full = self._blocks - max(4, self._blocks // 5)
         self._pages = self._size // _PAGE
-        self._most_lag = (self._blocks - _RESERVE) * self._pages  # pages from the tail to the head
-        self._capacity = (self._blocks - _RESERVE) * self._size // 2
+        self._most_lag = full * self._pages  # pages from the tail to the head
+        self._capacity = full * self._size // 2  # bytes alive, and in a transaction
         self._page = bytearray(_PAGE)  # the frame being made
         self._scan = bytearray(_PAGE)  # the page being read by _walk()
         self.condition = schema.JOURNAL_MISSING
