@@ -9,6 +9,7 @@ import pytest
 from brownout_node.core import codec, schema
 from brownout_node.core.config import Config
 from brownout_node.core.node import Node
+from brownout_node.core.repair import add_within, line_of, pages_of
 from brownout_node.core.step import step
 from cluster import ABOUT, CLUSTER, MemoryJournal
 from gossip_cluster import CLIENT, GossipCluster
@@ -135,6 +136,19 @@ def test_digests_tell_states_apart() -> None:
     assert one.gossip.digest() != other.gossip.digest()
     one.rumour(2, [("a", None, 6, 2, 2)])
     assert one.gossip.digest() == Replica(1).gossip.digest()
+
+
+def test_a_digest_is_reported_once_for_each_state() -> None:
+    cluster = boards(3)
+    cluster.run(5000)
+    cluster.write(1, "a", "1")
+    cluster.run(5000)
+    cluster.delete(2, "a")
+    cluster.run(20_000)
+    for board in cluster.boards:
+        reported = [event.fields for event in cluster.named("digest") if event.board == board]
+        assert [fields["count"] for fields in reported] == [0, 1, 0]
+        assert reported[-1]["digest"] == cluster.gossip(board).digest() == reported[0]["digest"]
 
 
 # Rumours.
@@ -304,6 +318,27 @@ def test_messages_fit_where_every_board_has_lost_a_journal() -> None:
     assert len(cluster.gossip(9).items) == 51
 
 
+def test_a_page_fits_with_the_largest_of_all_numbers() -> None:
+    most = (1 << 54) - 1
+    for numbers in ((1 << 32) - 1, most):
+        pages = pages_of({line_of(writer, numbers): numbers for writer in range(900, 1000)})
+        assert sum(len(page) for page in pages) == 100
+        for page in pages:
+            fields = (1 << 30, len(pages), len(pages), False, page, bytes(8))
+            assert len(codec.encode_message(1 << 29, 999, 1 << 30, 1 << 33, SYNC, fields)) <= 512
+    items: list[Any] = []
+    while add_within(items, (LONG_KEY, LONG_VALUE, most, 999, most), 280):
+        pass
+    claims = [(999, most)] * 12
+    assert len(items) == 2
+    fields = (1 << 30, False, items, claims, most)
+    assert len(codec.encode_message(1 << 29, 999, 1 << 30, 1 << 33, REPAIR, fields)) <= 512
+    while add_within(items, (LONG_KEY, LONG_VALUE, most, 999, most), 440):
+        pass
+    assert len(items) == 3
+    assert len(codec.encode_message(1 << 29, 999, 1 << 30, 1 << 33, RUMOUR, (items,))) <= 512
+
+
 # Power.
 
 
@@ -414,7 +449,7 @@ def test_a_full_store_says_so_and_takes_no_new_key() -> None:
     cluster.need(cluster.converged, 5000)
 
 
-@pytest.mark.parametrize(("each", "fits"), [(32, True), (60, False)])
+@pytest.mark.parametrize(("each", "fits"), [(32, True), (33, False), (60, False)])
 def test_boards_that_fill_up_apart_have_room_for_each_other_up_to_a_bound(each: int, fits: bool) -> None:
     cluster = boards(3)
     cluster.split([[1], [2], [3]])
@@ -587,6 +622,7 @@ def test_a_board_without_its_journal_serves_nothing_until_one_repair_is_complete
     assert cluster.ask(3, schema.WRITE, "a", "1") == (schema.REFUSED, None)
     cluster.heal()
     cluster.need(cluster.converged, 3000)
+    assert not [m for m in cluster.sent if m.kind == RUMOUR and m.source == 3 and m.time_ms > cluster.now_ms - 3000]
     cluster.write(3, "k1", "new")
     cluster.need(lambda: cluster.reads("k1") == {"new"}, 3000)
     numbers = [e.fields["number"] for e in cluster.named("written") if e.board == 3]
