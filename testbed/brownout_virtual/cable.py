@@ -1,0 +1,220 @@
+"""The USB cable of a virtual board: a pseudo-terminal that the host opens, bridged to the board's own terminal.
+
+Two terminals, because the board's comes and goes with its power while a host keeps its port open. The port is a
+symbolic link, there while the cable is plugged in and the board has power, as a USB device is; a host that holds it
+open over a power cut hears silence, over an unplugged cable the end of the line. Output that nobody reads is
+dropped, the oldest first, as USB does it. Must not look into the bytes, except for the Ctrl-C that must reach a
+board which has stopped reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import termios
+import tty
+from pathlib import Path
+
+CHUNK = 65536
+MAX_TO_HOST = 65536  # then the oldest goes
+MAX_TO_BOARD = 65536  # then the host is made to wait
+CTRL_C = b"\x03"
+LFLAG, CC = 3, 6  # places in what termios.tcgetattr returns
+
+
+def _raw_pair() -> tuple[int, int]:
+    """A pseudo-terminal that passes every byte untouched, from its first moment on."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    return master, slave
+
+
+def board_terminal() -> tuple[int, int]:
+    """(our end, the board's end) of a terminal where only Ctrl-C means something: the interpreter's SIGINT."""
+    master, slave = _raw_pair()
+    attributes = termios.tcgetattr(slave)
+    # NOFLSH: an interrupt must not throw away output that is on its way.
+    attributes[LFLAG] = termios.ISIG | termios.NOFLSH
+    disabled = os.fpathconf(slave, "PC_VDISABLE") if "PC_VDISABLE" in os.pathconf_names else 0
+    for name in ("VQUIT", "VSUSP", "VDSUSP", "VSTATUS"):
+        place = getattr(termios, name, None)
+        if place is not None:
+            attributes[CC][place] = bytes([disabled])
+    attributes[CC][termios.VINTR] = CTRL_C
+    termios.tcsetattr(slave, termios.TCSANOW, attributes)
+    return master, slave
+
+
+class Cable:
+    """One board's cable. Everything is called from the event loop's thread."""
+
+    def __init__(self, link: Path) -> None:
+        self.link = link
+        self.plugged = False
+        self._powered = False
+        self._loop = asyncio.get_running_loop()
+        self._port: int | None = None  # our end of what the host opens
+        self._port_slave: int | None = None  # kept open, so that the port outlives its readers
+        self._board: int | None = None  # our end of the board's terminal
+        self._terminal = ""
+        self._process = 0
+        self._to_host = bytearray()
+        self._to_board = bytearray()
+        self._host_waits = False
+        self.dropped_bytes = 0
+
+    # The host's side.
+
+    def plug(self) -> None:
+        """Connect a fresh port."""
+        if self.plugged:
+            return
+        self._port, self._port_slave = _raw_pair()
+        self._loop.add_reader(self._port, self._from_host)
+        self.plugged = True
+        self._show_port()
+
+    def unplug(self) -> None:
+        """Take the port away; who has it open reads the end of the line."""
+        if self._port is None or self._port_slave is None:
+            return
+        self.plugged = False
+        self._show_port()
+        self._loop.remove_reader(self._port)
+        self._loop.remove_writer(self._port)
+        os.close(self._port_slave)
+        os.close(self._port)
+        self._port = self._port_slave = None
+        self._to_host.clear()
+        self._host_waits = False
+
+    def _show_port(self) -> None:
+        self.link.unlink(missing_ok=True)
+        if self.plugged and self._powered and self._port_slave is not None:
+            self.link.symlink_to(os.ttyname(self._port_slave))
+
+    # The board's side.
+
+    def attach(self, master: int, terminal: str, process: int) -> None:
+        """The board has power. `master`: our end of its terminal; `terminal`: the name of the board's end."""
+        self._board = master
+        self._terminal = terminal
+        self._process = process
+        self._powered = True
+        self._loop.add_reader(master, self._from_board)
+        self._show_port()
+
+    def detach(self, *, powered: bool) -> None:
+        """The board's process is gone; what it had already sent still arrives. `powered`: it starts again at once."""
+        if self._board is not None:
+            self._from_board()
+        self._close_board()
+        self._to_board.clear()
+        self._let_host_write()
+        self._powered = powered
+        self._show_port()
+
+    def _close_board(self) -> None:
+        if self._board is not None:
+            self._loop.remove_reader(self._board)
+            self._loop.remove_writer(self._board)
+            os.close(self._board)
+            self._board = None
+
+    # Bytes.
+
+    def _from_board(self) -> None:
+        assert self._board is not None
+        while True:
+            try:
+                data = os.read(self._board, CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:  # EIO: the board's end is closed; the supervisor notices by itself
+                data = b""
+            if not data:
+                self._loop.remove_reader(self._board)
+                return
+            self._send_to_host(data)
+
+    def _send_to_host(self, data: bytes) -> None:
+        if self._port is None:
+            self.dropped_bytes += len(data)
+            return
+        self._to_host += data
+        self._flush_to_host()
+
+    def _flush_to_host(self) -> None:
+        assert self._port is not None
+        _write_some(self._port, self._to_host)
+        excess = len(self._to_host) - MAX_TO_HOST
+        if excess > 0:
+            del self._to_host[:excess]
+            self.dropped_bytes += excess
+        if self._to_host:
+            self._loop.add_writer(self._port, self._flush_to_host)
+        else:
+            self._loop.remove_writer(self._port)
+
+    def _from_host(self) -> None:
+        assert self._port is not None
+        try:
+            data = os.read(self._port, CHUNK)
+        except BlockingIOError:
+            return
+        if self._board is None:
+            return  # no power: bytes fall off the cable's end
+        if self._to_board and CTRL_C in data:
+            self._interrupt()
+        self._to_board += data
+        self._flush_to_board()
+        if len(self._to_board) > MAX_TO_BOARD:
+            self._loop.remove_reader(self._port)
+            self._host_waits = True
+
+    def _interrupt(self) -> None:
+        """Let a board that has stopped reading see a Ctrl-C; real ones look for it on receipt."""
+        assert self._board is not None
+        if termios.tcgetattr(self._board)[LFLAG] & termios.ISIG:
+            self._to_board.clear()
+            terminal = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY)
+            termios.tcflush(terminal, termios.TCIFLUSH)
+            os.close(terminal)
+            os.kill(self._process, signal.SIGINT)
+
+    def _flush_to_board(self) -> None:
+        assert self._board is not None
+        _write_some(self._board, self._to_board)
+        if self._to_board:
+            self._loop.add_writer(self._board, self._flush_to_board)
+        else:
+            self._loop.remove_writer(self._board)
+        if len(self._to_board) <= MAX_TO_BOARD // 2:
+            self._let_host_write()
+
+    def _let_host_write(self) -> None:
+        if self._host_waits and self._port is not None:
+            self._host_waits = False
+            self._loop.add_reader(self._port, self._from_host)
+
+    def close(self) -> None:
+        self._powered = False
+        self.unplug()
+        self._close_board()
+
+
+def _write_some(file: int, waiting: bytearray) -> None:
+    """Write as much as goes without blocking, and take it out of `waiting`."""
+    while waiting:
+        try:
+            done = os.write(file, waiting[:CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: the other end is closed, and nothing will ever read this
+            waiting.clear()
+            return
+        del waiting[:done]
+        if done == 0:
+            return

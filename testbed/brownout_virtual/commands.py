@@ -1,0 +1,182 @@
+"""The commands of the lab's gateway, as `labctl` passes them on: power, reset, link, broker, cable, flash, status.
+
+Each takes words and returns plain data, which labctl prints as JSON. A command names all its boards correctly or
+does nothing. Must not hold state of its own: the chips, the proxy and the broker do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from .broker import Broker
+from .chip import Chip
+from .process import CommandError
+from .proxy import Proxy
+
+MAX_NUMBER = 2**31 - 1
+
+HELP = """\
+power off|on|cycle|state BOARD...            switch boards, or read their switches back
+power cut-mid-write BOARD OPERATION BYTE     lose power inside the OPERATION-th flash operation from now (0: disarm),
+                                             after BYTE bytes of it
+reset BOARD...                               pull the reset pin
+link apply JSON | clear [ID...] | counts     rules on the links: a list of {id, action, sources, targets, ...}
+broker kill|stall|start|state
+cable unplug|plug|state BOARD...
+flash wipe-journal BOARD                     only while the board is off
+status                                       everything at once
+shutdown                                     end the lab
+`all` stands for every board."""
+
+
+class Lab(Protocol):
+    """What commands work on."""
+
+    chips: dict[str, Chip]
+    proxy: Proxy
+    broker: Broker
+
+    async def status(self) -> dict[str, Any]: ...
+
+    def shut_down(self) -> None: ...
+
+
+Handler = Callable[[Sequence[str]], Awaitable[Any]]
+
+
+class Commands:
+    """Everything is called from the event loop's thread."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._handlers: dict[str, Handler] = {
+            "power": self._power,
+            "reset": self._reset,
+            "link": self._link,
+            "broker": self._broker,
+            "cable": self._cable,
+            "flash": self._flash,
+            "status": self._status,
+            "shutdown": self._shutdown,
+            "help": self._help,
+        }
+
+    async def run(self, words: Sequence[str]) -> Any:
+        """Run one command. CommandError where it makes no sense, LabError where it cannot be done."""
+        if not words or words[0] not in self._handlers:
+            raise CommandError(f"no command {' '.join(words[:1])!r}; there are:\n{HELP}")
+        return await self._handlers[words[0]](words[1:])
+
+    def _boards(self, names: Sequence[str]) -> list[Chip]:
+        chips = self._lab.chips
+        if list(names) == ["all"]:
+            return list(chips.values())
+        unknown = [name for name in names if name not in chips]
+        if unknown or not names:
+            what = f"unknown board {unknown[0]!r}" if unknown else "name at least one board"
+            raise CommandError(f"{what}; the boards are: {', '.join(chips)}, or all")
+        return [chips[name] for name in dict.fromkeys(names)]
+
+    async def _power(self, words: Sequence[str]) -> Any:
+        action = _choose("power", words, ("off", "on", "cycle", "state", "cut-mid-write"))
+        if action == "cut-mid-write":
+            return self._cut_mid_write(words[1:])
+        boards = self._boards(words[1:])
+        if action in ("off", "cycle"):
+            for chip in boards:
+                chip.pull()
+            for chip in boards:
+                chip.power_off()
+        if action in ("on", "cycle"):
+            for chip in boards:
+                chip.power_on()
+        return _states(boards)
+
+    def _cut_mid_write(self, words: Sequence[str]) -> Any:
+        if len(words) != 3:
+            raise CommandError("power cut-mid-write takes BOARD OPERATION BYTE")
+        boards = self._boards(words[:1])
+        operation, byte = (_number(word) for word in words[1:])
+        for chip in boards:
+            chip.arm_cut(operation, byte)
+        return _states(boards)
+
+    async def _reset(self, words: Sequence[str]) -> Any:
+        boards = self._boards(words)
+        for chip in boards:
+            chip.reset()
+        return _states(boards)
+
+    async def _link(self, words: Sequence[str]) -> Any:
+        action = _choose("link", words, ("apply", "clear", "counts"))
+        proxy = self._lab.proxy
+        if action == "apply":
+            if len(words) != 2:
+                raise CommandError("link apply takes one argument, a JSON list of rules")
+            try:
+                proxy.apply(json.loads(words[1]))
+            except (ValueError, TypeError) as error:  # JSONDecodeError is a ValueError
+                raise CommandError(f"link apply: {error}") from error
+        elif action == "clear":
+            proxy.clear(list(words[1:]) or None)
+        return proxy.counts()
+
+    async def _broker(self, words: Sequence[str]) -> Any:
+        action = _choose("broker", words, ("kill", "stall", "start", "state"))
+        broker = self._lab.broker
+        if action == "kill":
+            broker.kill()
+        elif action == "stall":
+            await broker.stall()
+        elif action == "start":
+            await broker.start()
+        return await broker.state()
+
+    async def _cable(self, words: Sequence[str]) -> Any:
+        action = _choose("cable", words, ("unplug", "plug", "state"))
+        boards = self._boards(words[1:])
+        for chip in boards:
+            if action == "unplug":
+                chip.cable.unplug()
+            elif action == "plug":
+                chip.cable.plug()
+        return {chip.name: _cable_state(chip) for chip in boards}
+
+    async def _flash(self, words: Sequence[str]) -> Any:
+        _choose("flash", words, ("wipe-journal",))
+        boards = self._boards(words[1:])
+        for chip in boards:
+            chip.wipe_journal()
+        return _states(boards)
+
+    async def _status(self, words: Sequence[str]) -> Any:
+        return await self._lab.status()
+
+    async def _shutdown(self, words: Sequence[str]) -> Any:
+        self._lab.shut_down()
+        return {"ending": True}
+
+    async def _help(self, words: Sequence[str]) -> Any:
+        return HELP.splitlines()
+
+
+def _choose(command: str, words: Sequence[str], actions: tuple[str, ...]) -> str:
+    if not words or words[0] not in actions:
+        raise CommandError(f"{command} takes one of: {', '.join(actions)}")
+    return words[0]
+
+
+def _number(word: str) -> int:
+    if not word.isascii() or not word.isdigit() or int(word) > MAX_NUMBER:
+        raise CommandError(f"{word!r} is not a whole number from 0 to {MAX_NUMBER}")
+    return int(word)
+
+
+def _states(boards: Sequence[Chip]) -> dict[str, Any]:
+    return {chip.name: chip.state() for chip in boards}
+
+
+def _cable_state(chip: Chip) -> dict[str, Any]:
+    return {"plugged": chip.cable.plugged, "port": chip.cable.link.is_symlink(), "dropped": chip.cable.dropped_bytes}

@@ -1,0 +1,148 @@
+"""The flash of a virtual board as files of the host: the image (LittleFS, then the journal) and the control page.
+
+Used while a board is off, except for the control page, which is how a running board's counters are read and a cut
+inside a flash operation is armed. The layout of the page is rom/rom.py's. Must not interpret what the firmware
+stores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .process import LabError, find_program
+
+BLOCK_BYTES = 4096
+PAGE_BYTES = 256
+ROM = Path(__file__).parent / "rom"
+BUILD_WITHIN_S = 60.0
+MICROPYTHON_ADVICE = "install it with `pip install 'brownout[virtual]'`"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the flash is divided; blocks of 4096 bytes, pages of 256."""
+
+    filesystem_blocks: int = 256
+    journal_blocks: int = 32
+
+    def __post_init__(self) -> None:
+        if self.filesystem_blocks < 16 or self.journal_blocks < 8:
+            raise LabError("a board's flash needs at least 16 blocks of file system and 8 of journal (4096 bytes each)")
+
+    @property
+    def size_bytes(self) -> int:
+        return (self.filesystem_blocks + self.journal_blocks) * BLOCK_BYTES
+
+    def to_document(self) -> dict[str, int]:
+        return {**asdict(self), "block_bytes": BLOCK_BYTES, "page_bytes": PAGE_BYTES}
+
+
+def _builder(action: str, image: Path, geometry: Geometry, stdin: str = "") -> str:
+    """Run rom/image.py: the interpreter that boards run knows their file system best."""
+    micropython = find_program("micropython", MICROPYTHON_ADVICE)
+    argv = [
+        micropython,
+        "-X",
+        "heapsize=64M",
+        str(ROM / "image.py"),
+        action,
+        str(image),
+        str(geometry.filesystem_blocks),
+    ]
+    try:
+        result = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=BUILD_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{image}: `micropython` did not finish within {BUILD_WITHIN_S} s") from None
+    if result.returncode != 0:
+        said = (result.stdout + result.stderr).strip().splitlines() or ["it said nothing"]
+        raise LabError(f"{image}: cannot {action} its file system: {said[-1]}")
+    return result.stdout
+
+
+def create(path: Path, geometry: Geometry, files: Mapping[str, bytes] | None = None) -> None:
+    """Make an image with an erased journal region and a LittleFS that holds `files` (name with folders -> content)."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_bytes(b"\xff" * geometry.size_bytes)
+    _builder("make", fresh, geometry, json.dumps({name: data.hex() for name, data in (files or {}).items()}))
+    fresh.replace(path)
+
+
+def read_files(path: Path, geometry: Geometry) -> dict[str, bytes]:
+    """Every file of an image's LittleFS, by name with folders."""
+    _check_size(path, geometry)
+    return {name: bytes.fromhex(data) for name, data in json.loads(_builder("read", path, geometry)).items()}
+
+
+def _check_size(path: Path, geometry: Geometry) -> None:
+    size = path.stat().st_size
+    if size != geometry.size_bytes:
+        raise LabError(
+            f"{path} has {size} bytes, the board's flash {geometry.size_bytes}: start the lab with the sizes that it"
+            " was made with, or with --erase to make all flash anew"
+        )
+
+
+def prepare(path: Path, geometry: Geometry, template: Path, *, erase: bool = False) -> None:
+    """Give a board its flash: keep what is there, else (or with `erase`) copy the template, an empty image."""
+    if erase or not path.exists():
+        path.write_bytes(template.read_bytes())
+        control_path(path).unlink(missing_ok=True)
+    _check_size(path, geometry)
+
+
+def wipe_journal(path: Path, geometry: Geometry) -> None:
+    """Erase the journal's region, as a flasher's full erase would. Only while the board is off."""
+    with path.open("r+b") as file:
+        file.seek(geometry.filesystem_blocks * BLOCK_BYTES)
+        file.write(b"\xff" * (geometry.journal_blocks * BLOCK_BYTES))
+
+
+def control_path(image: Path) -> Path:
+    return image.with_suffix(".control")
+
+
+class ControlPage:
+    """The page of counters and of the armed cut that a running board shares with its supervisor."""
+
+    _ARMED = struct.Struct("<II")  # operation by its number since the flash was made (0: never), byte
+    _COUNTS = struct.Struct("<IIII")
+
+    def __init__(self, image: Path) -> None:
+        self.path = control_path(image)
+        size = self._ARMED.size + self._COUNTS.size
+        if not self.path.exists() or self.path.stat().st_size != size:
+            self.path.write_bytes(bytes(size))
+        self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _counts(self) -> tuple[int, ...]:
+        return self._COUNTS.unpack(os.pread(self._file, self._COUNTS.size, self._ARMED.size))
+
+    def counters(self) -> dict[str, Any]:
+        """Programs and erases since the flash was made, in all and by part."""
+        programs, erases, journal_programs, journal_erases = self._counts()
+        return {
+            "programs": programs + journal_programs,
+            "erases": erases + journal_erases,
+            "filesystem": {"programs": programs, "erases": erases},
+            "journal": {"programs": journal_programs, "erases": journal_erases},
+        }
+
+    def arm(self, operation: int, byte: int) -> None:
+        """Cut power in the `operation`-th flash operation from now, after `byte` bytes of it; 0 disarms."""
+        target = sum(self._counts()) + operation if operation else 0
+        os.pwrite(self._file, self._ARMED.pack(target, byte if operation else 0), 0)
+
+    def armed(self) -> dict[str, int] | None:
+        """How many operations are left until the cut, and its byte; None where no cut is armed."""
+        target, byte = self._ARMED.unpack(os.pread(self._file, self._ARMED.size, 0))
+        return {"operation": max(1, target - sum(self._counts())), "byte": byte} if target else None
