@@ -1,0 +1,291 @@
+"""Campaigns: what a run does, as data. Read from TOML; what is wrong is named with file, key and what is allowed.
+
+Must not know any rig: whether a rig can do what a campaign asks is `faults.plan`'s question.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brownout_node.core.config import Config
+from brownout_node.core.errors import ConfigError
+
+from . import resources
+from .contracts import UsageError
+from .document import REQUIRED, Table, nearest, shown
+from .fault_kinds import (
+    HOST,
+    KINDS,
+    MESSAGE_KINDS,
+    MOMENTS,
+    NEMESIS_KINDS,
+    SELECTOR_WORDS,
+    SELECTORS,
+    SHAPES,
+    FaultKind,
+    Parameter,
+)
+from .workload import WorkloadPlan
+
+LONGEST_S = 86_400.0
+# Timings of a board's configuration that a campaign may set; config.py has their bounds.
+TIMINGS = (
+    "tick_ms",
+    "gossip_period_ms",
+    "gossip_fanout",
+    "sync_period_ms",
+    "probe_period_ms",
+    "probe_timeout_ms",
+    "suspicion_ms",
+    "propose_timeout_ms",
+    "vote_timeout_ms",
+    "timeout_step_ms",
+    "resend_ms",
+    "fetch_period_ms",
+    "digest_period_ms",
+    "metrics_period_ms",
+)
+OPERATIONS = ("put", "get", "cas")
+Selector = str | tuple[str, ...]  # one of the words, random:K, or names
+
+
+@dataclass(frozen=True)
+class FaultSpec:
+    """One [[fault]] of a campaign. `place` is where it stands, for messages."""
+
+    place: str
+    kind: str
+    at_s: float
+    for_s: float
+    jitter_s: float = 0.0
+    select: Selector | None = None
+    when: str | None = None
+    shape: str | None = None
+    groups: tuple[tuple[str, ...], ...] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NemesisSpec:
+    """Faults drawn by the seed: one of `kinds` every so often, each for so long."""
+
+    kinds: tuple[str, ...]
+    every_s: tuple[float, float]
+    for_s: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ChecksSpec:
+    """Bounds for the checkers, counted from the last heal."""
+
+    progress_within_s: float = 10.0
+    converge_within_s: float = 10.0
+    operations_at_least: int = 10  # a run that did fewer says nothing
+
+
+@dataclass(frozen=True)
+class Campaign:
+    name: str
+    source: str
+    description: str
+    duration_s: float
+    voters: int
+    learners: int
+    serial_only: int
+    timing: Mapping[str, int]
+    workload: WorkloadPlan
+    faults: tuple[FaultSpec, ...]
+    nemesis: NemesisSpec | None
+    checks: ChecksSpec
+
+    @property
+    def boards(self) -> int:
+        return self.voters + self.learners
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind of fault that may come up, sorted."""
+        return tuple(sorted({fault.kind for fault in self.faults} | set(self.nemesis.kinds if self.nemesis else ())))
+
+
+def load_campaign(name: str) -> Campaign:
+    """The campaign of that file, or of that name among those that are shipped."""
+    shipped = resources.shipped(resources.campaigns_directory())
+    if name in shipped:
+        return read_campaign(resources.campaigns_directory() / f"{name}.toml")
+    if os.sep in name or name.endswith(".toml") or Path(name[:200]).is_file():
+        return read_campaign(Path(name))
+    raise UsageError(
+        f"unknown campaign {shown(name)}{nearest(name, shipped)}; allowed: {', '.join(shipped)}, "
+        "or the path of a campaign file"
+    )
+
+
+def read_campaign(path: Path) -> Campaign:
+    return parse_campaign(Table.read(path))
+
+
+def parse_campaign(document: Table) -> Campaign:
+    document.only("campaign", "timing", "workload", "fault", "nemesis", "checks")
+    head = document.table("campaign")
+    head.only("name", "description", "duration_s", "voters", "learners", "serial_only")
+    duration_s = head.seconds("duration_s", 0.5, LONGEST_S)
+    voters = head.integer("voters", 1, 7, 5)
+    learners = head.integer("learners", 0, 193, 0)
+    return Campaign(
+        name=head.word("name"),
+        source=document.source,
+        description=head.text("description", "", most=1000),
+        duration_s=duration_s,
+        voters=voters,
+        learners=learners,
+        serial_only=head.integer("serial_only", 0, voters + learners, 0),
+        timing=_timing(document.table("timing", {})),
+        workload=_workload(document.table("workload", {})),
+        faults=tuple(_fault(table, duration_s) for table in document.tables("fault")),
+        nemesis=_nemesis(document.table("nemesis"), duration_s) if "nemesis" in document else None,
+        checks=_checks(document.table("checks", {})),
+    )
+
+
+def _timing(table: Table) -> dict[str, int]:
+    """Checked by the very code that checks it on a board."""
+    table.only(*TIMINGS)
+    timing = {name: table.integer(name, 0, 2**31) for name in TIMINGS if name in table}
+    try:
+        Config({"cluster": 0, "board": 1, "bed": "bed", "seed": 0, "roster": [[1, "b1", 1]], **timing})
+    except ConfigError as error:
+        raise UsageError(f"{table.source}: {table.place}.{error}") from None
+    return timing
+
+
+def _workload(table: Table) -> WorkloadPlan:
+    table.only("clients", "operations_per_s", "keys", "mix", "rumours_per_s", "deletes", "operation_timeout_s")
+    default = WorkloadPlan()
+    return WorkloadPlan(
+        clients=table.integer("clients", 0, 31, default.clients),
+        operations_per_s=table.number("operations_per_s", 0, 1000, default.operations_per_s),
+        keys=table.integer("keys", 1, 60, default.keys),
+        mix=_mix(table.table("mix")) if "mix" in table else dict(default.mix),
+        rumours_per_s=table.number("rumours_per_s", 0, 1000, default.rumours_per_s),
+        deletes=table.number("deletes", 0, 1, default.deletes, what="a share"),
+        operation_timeout_s=table.seconds("operation_timeout_s", 0.1, 600, default.operation_timeout_s),
+    )
+
+
+def _mix(table: Table) -> dict[str, float]:
+    table.only(*OPERATIONS)
+    mix: dict[str, float] = {name: table.number(name, 0, 1000, 0.0, what="a weight") for name in OPERATIONS}
+    if not sum(mix.values()):
+        raise UsageError(f"{table.source}: {table.place}: every weight is 0; allowed: at least one above 0")
+    return {name: weight for name, weight in mix.items() if weight}
+
+
+# Faults.
+
+_COMMON = ("kind", "at_s", "jitter_s", "when")
+
+
+def _fault(table: Table, duration_s: float) -> FaultSpec:
+    name = table.choice("kind", tuple(KINDS))
+    kind = KINDS[name]
+    keys = [*_COMMON, *(parameter.name for parameter in kind.parameters)]
+    if kind.lasts:
+        keys.append("for_s")
+    if kind.select is not None:
+        keys.append("select")
+    if name == "split":
+        keys += ["shape", "groups"]
+    table.only(*keys)
+    at_s = table.seconds("at_s", 0, LONGEST_S)
+    jitter_s = table.seconds("jitter_s", 0, LONGEST_S, 0.0)
+    for_s = 0.0
+    if kind.lasts:
+        for_s = table.seconds("for_s", 0.01, LONGEST_S, REQUIRED if kind.for_s is None else kind.for_s)
+    if at_s + jitter_s + for_s > duration_s:
+        raise table.error(
+            "at_s",
+            f"the fault may last until {at_s + jitter_s + for_s:g} s",
+            f"at_s + jitter_s + for_s up to the campaign's duration_s = {duration_s:g}",
+        )
+    shape, groups = _shape(table) if name == "split" else (None, None)
+    return FaultSpec(
+        place=table.place,
+        kind=name,
+        at_s=at_s,
+        for_s=for_s,
+        jitter_s=jitter_s,
+        select=_select(table, kind.select) if kind.select is not None else None,
+        when=table.choice("when", MOMENTS, None),
+        shape=shape,
+        groups=groups,
+        parameters=_parameters(table, kind),
+    )
+
+
+def _select(table: Table, default: str) -> Selector:
+    value = table.values.get("select", default)
+    if isinstance(value, list):
+        names: tuple[str, ...] = table.texts("select", what=SELECTORS)
+        return names
+    if not isinstance(value, str):
+        raise table.error("select", shown(value), SELECTORS)
+    count = value.removeprefix("random:")
+    drawn = count != value and count.isascii() and count.isdigit() and len(count) <= 3 and int(count) > 0
+    if not drawn and value not in SELECTOR_WORDS:
+        raise table.error("select", f"unknown selector {shown(value)}{nearest(value, SELECTOR_WORDS)}", SELECTORS)
+    return value
+
+
+def _shape(table: Table) -> tuple[str | None, tuple[tuple[str, ...], ...] | None]:
+    if ("shape" in table) == ("groups" in table):
+        raise table.error(
+            "shape", "needs either shape or groups", f"shape = {', '.join(SHAPES)}, or groups = [[..], [..]]"
+        )
+    return table.choice("shape", SHAPES, None), table.groups("groups", None)
+
+
+def _parameters(table: Table, kind: FaultKind) -> dict[str, Any]:
+    result = {}
+    for parameter in kind.parameters:
+        value = _parameter(table, parameter)
+        if value is not None:
+            result[parameter.name] = value
+    return result
+
+
+def _parameter(table: Table, parameter: Parameter) -> Any:
+    name = parameter.name
+    default = REQUIRED if parameter.required else parameter.default
+    if parameter.type == "integer":
+        return table.integer(name, int(parameter.low), int(parameter.high), default)
+    if parameter.type == "number":
+        what = f"a number of {parameter.unit}" if parameter.unit not in ("", "percent") else "percent"
+        return table.number(name, parameter.low, parameter.high, default, what=what)
+    if parameter.type == "choice":
+        return table.choice(name, parameter.choices, default)
+    if parameter.type == "kinds":
+        return table.texts(name, default, choices=MESSAGE_KINDS)
+    return table.texts(name, default, what=f'a list of board names, or "{HOST}"')
+
+
+def _nemesis(table: Table, duration_s: float) -> NemesisSpec:
+    table.only("kinds", "every_s", "for_s")
+    return NemesisSpec(
+        kinds=table.texts("kinds", choices=NEMESIS_KINDS),
+        every_s=table.interval("every_s", 0.1, duration_s),
+        for_s=table.interval("for_s", 0.05, duration_s),
+    )
+
+
+def _checks(table: Table) -> ChecksSpec:
+    table.only("progress_within_s", "converge_within_s", "operations_at_least")
+    return ChecksSpec(
+        progress_within_s=table.seconds("progress_within_s", 0.1, 3600, ChecksSpec.progress_within_s),
+        converge_within_s=table.seconds("converge_within_s", 0.1, 3600, ChecksSpec.converge_within_s),
+        operations_at_least=table.integer("operations_at_least", 0, 1_000_000, ChecksSpec.operations_at_least),
+    )
