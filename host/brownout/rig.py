@@ -185,8 +185,8 @@ def _support(table: Table) -> dict[str, Support]:
 def _virtual(table: Table) -> VirtualSpec:
     table.only("most_boards", "heap", "real_timings", "model")
     heap = table.text("heap", VirtualSpec.heap, most=8)
-    if not (heap.endswith("k") and heap[:-1].isascii() and heap[:-1].isdigit() and 32 <= int(heap[:-1]) <= 1_000_000):
-        raise table.error("heap", repr(heap), 'KiB as text such as "224k", at least "32k"')
+    if not (heap.endswith("k") and heap[:-1].isascii() and heap[:-1].isdigit() and 64 <= int(heap[:-1]) <= 262_144):
+        raise table.error("heap", repr(heap), 'KiB as text such as "224k", from "64k"')
     return VirtualSpec(
         most_boards=table.integer("most_boards", 1, MOST_BOARDS, VirtualSpec.most_boards),
         heap=heap,

@@ -1,0 +1,254 @@
+"""Gateways: the hosts that reach power switches and links. The only importer of Fabric and of invoke.
+
+LocalGateway runs commands on this machine through invoke's Context, SshGateway on another through Fabric's Connection;
+both quote every argument, bound every command in time on the far side too (`timeout`), and keep what ran. Fabric takes
+unknown hosts, uses whatever keys an agent offers and leaves commands running after a time-out: none of that here. Must
+not know what the commands do.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fabric
+import invoke
+import paramiko
+from fabric.runners import Remote
+from invoke.exceptions import CommandTimedOut, ThreadException
+from invoke.runners import Local
+
+from .contracts import CommandResult, Gateway, RigError, UsageError
+from .rig import GatewaySpec
+
+CONNECT_TIMEOUT_S = 5.0
+CHANNEL_TIMEOUT_S = 5.0  # on a dead link a new command would otherwise wait for an hour
+KEEP_ALIVE_S = 5
+GRACE_S = 1  # between the polite and the other end of a command that takes too long
+BACKSTOP_S = 3.0  # after which this side gives up on a far side that should have ended the command
+MOST_SESSIONS = 8  # at once on one connection; sshd allows ten
+ENDED_BY_TIMEOUT = (124, 137)
+_POLL_S = 0.001  # invoke looks for the end of a command every 10 ms unless told otherwise
+
+# What paramiko logs, tracebacks included, is in the errors raised here; without a handler it would go to the user.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class _NotStarted(Exception):
+    """The connection failed before the command could have begun."""
+
+
+class _UnknownHost(paramiko.SSHException):
+    pass
+
+
+class _RefuseUnknownHosts(paramiko.RejectPolicy):
+    """Names the fingerprint, so that somebody can compare it."""
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+        raise _UnknownHost(f"{key.get_name()} {key.fingerprint}")
+
+
+class _QuickLocal(Local):
+    input_sleep = _POLL_S
+
+
+class _QuickRemote(Remote):
+    input_sleep = _POLL_S
+
+
+class _Connection(fabric.Connection):
+    def create_session(self) -> Any:
+        try:
+            return super().create_session()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise _NotStarted(str(error) or type(error).__name__) from error
+
+
+def quoted(argv: Sequence[str], timeout_s: float) -> str:
+    """One line for a POSIX shell that runs exactly `argv`, ends it after the time, and gives it no input."""
+    for argument in argv:
+        if "\0" in argument or any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UsageError(f"a command's argument cannot hold a NUL or half a character: {argument!r}")
+    if not argv:
+        raise UsageError("an empty command cannot be run")
+    return shlex.join(["timeout", "-k", str(GRACE_S), f"{timeout_s:g}", *argv]) + " </dev/null"
+
+
+class _CommandLine:
+    """What both gateways share: quoting, time-outs, exit codes, and the record of what ran."""
+
+    transport = ""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.commands: list[CommandResult] = []
+        self._lock = threading.Lock()
+
+    def run(self, argv: Sequence[str], *, timeout_s: float = 10.0, check: bool = True) -> CommandResult:
+        """Run one command; RigError when the gateway cannot be reached, in time, or (check) the command fails."""
+        line = quoted(argv, timeout_s)
+        shown = shlex.join(argv)
+        began = time.monotonic()
+        try:
+            outcome = self._execute(line, timeout_s + GRACE_S + BACKSTOP_S)
+        except (CommandTimedOut, ThreadException) as error:
+            self._lost()
+            raise RigError(
+                f"gateway {self.name}: {shown}: no answer after {time.monotonic() - began:.1f} s "
+                f"({type(error).__name__}); is the gateway overloaded, or its link down?",
+                definite=False,
+            ) from error
+        duration_s = time.monotonic() - began
+        result = CommandResult(tuple(argv), outcome.exited, outcome.stdout, outcome.stderr, duration_s * 1000)
+        with self._lock:
+            self.commands.append(result)
+        if result.exit_code in ENDED_BY_TIMEOUT and duration_s >= timeout_s:
+            raise RigError(f"gateway {self.name}: {shown}: not done after {timeout_s:g} s, ended", definite=False)
+        if check and result.exit_code:
+            said = (result.stderr.strip() or result.stdout.strip() or "it said nothing")[-500:]
+            raise RigError(f"gateway {self.name}: {shown}: exit code {result.exit_code}: {said}", definite=False)
+        return result
+
+    def _execute(self, line: str, backstop_s: float) -> Any:
+        raise NotImplementedError
+
+    def _lost(self) -> None:
+        """The connection, if there is one, is not to be used again."""
+
+    def close(self) -> None:
+        """Let go of the gateway."""
+
+
+class LocalGateway(_CommandLine):
+    """This machine, by invoke."""
+
+    transport = "local"
+
+    def __init__(self, name: str = "local") -> None:
+        super().__init__(name)
+        settings = {"run": {"shell": "/bin/sh"}, "runners": {"local": _QuickLocal}}
+        self._context = invoke.Context(invoke.Config(overrides=settings, lazy=True))
+
+    def _execute(self, line: str, backstop_s: float) -> Any:
+        return self._context.run(
+            line, hide=True, warn=True, in_stream=False, encoding="utf-8", timeout=backstop_s, echo=False
+        )
+
+
+class SshGateway(_CommandLine):
+    """Another machine, by Fabric: one connection, opened at first use, shared by all threads."""
+
+    transport = "ssh"
+
+    def __init__(self, spec: GatewaySpec) -> None:
+        super().__init__(spec.name)
+        self.spec = spec
+        self._where = f"{spec.host}:{spec.port}"
+        self._connecting = threading.Lock()
+        self._sessions = threading.BoundedSemaphore(MOST_SESSIONS)
+        self._connection: _Connection | None = None
+
+    def _execute(self, line: str, backstop_s: float) -> Any:
+        with self._sessions:
+            connection = self._connected()
+            try:
+                outcome = connection.run(
+                    line, hide=True, warn=True, in_stream=False, encoding="utf-8", timeout=backstop_s, echo=False
+                )
+            except _NotStarted as error:
+                self._lost()
+                raise RigError(
+                    f"gateway {self.name}: {self._where} does not answer any more ({error}); is its link up?"
+                ) from error
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                self._lost()
+                raise RigError(f"gateway {self.name}: lost {self._where}: {error}", definite=False) from error
+        if outcome.exited < 0:  # paramiko's word for a connection that ended before the command
+            self._lost()
+            raise RigError(f"gateway {self.name}: lost {self._where} in the middle of a command", definite=False)
+        return outcome
+
+    def _connected(self) -> _Connection:
+        with self._connecting:
+            if self._connection is not None:
+                transport = self._connection.transport
+                if transport is not None and transport.is_active():
+                    return self._connection
+                self._close_connection()
+            self._connection = self._connect()
+            return self._connection
+
+    def _connect(self) -> _Connection:
+        spec = self.spec
+        for path, what in ((spec.key, "private key"), (spec.known_hosts, "known hosts")):
+            if not Path(path).is_file():
+                raise RigError(f"gateway {self.name}: its file of {what} does not exist: {path}")
+        connection = _Connection(
+            spec.host,
+            user=spec.user,
+            port=spec.port,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            config=fabric.Config(overrides={"load_ssh_configs": False, "runners": {"remote": _QuickRemote}}, lazy=True),
+            connect_kwargs={
+                "key_filename": spec.key,
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": CONNECT_TIMEOUT_S,
+                "auth_timeout": CONNECT_TIMEOUT_S,
+                "channel_timeout": CHANNEL_TIMEOUT_S,
+            },
+        )
+        connection.client.set_missing_host_key_policy(_RefuseUnknownHosts())
+        try:
+            connection.client.load_system_host_keys(spec.known_hosts)
+            connection.open()
+        except Exception as error:
+            connection.close()
+            raise RigError(self._why(error)) from error
+        connection.transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.transport.set_keepalive(KEEP_ALIVE_S)
+        connection.transport.channel_timeout = CHANNEL_TIMEOUT_S
+        return connection
+
+    def _why(self, error: Exception) -> str:
+        """What to tell the user, and what to try, when no connection comes about."""
+        spec = self.spec
+        start = f"gateway {self.name}: {spec.user}@{self._where}"
+        if isinstance(error, _UnknownHost):
+            return (
+                f"{start}: unknown host, refused. Its key is {error}. If that is right: "
+                f"ssh-keyscan -p {spec.port} {spec.host} >> {spec.known_hosts}"
+            )
+        if isinstance(error, paramiko.BadHostKeyException):
+            return f"{start}: the host key is not the one in {spec.known_hosts}; another machine answers, or it was new"
+        if isinstance(error, paramiko.AuthenticationException):
+            return f"{start}: the key {spec.key} was refused; is its public half in authorized_keys there?"
+        if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError | ConnectionError | TimeoutError):
+            return f"{start}: no connection ({error}); is the gateway on, and sshd running at that port?"
+        if isinstance(error, socket.gaierror):
+            return f"{start}: no such host name ({error.strerror})"
+        return f"{start}: no connection: {str(error) or type(error).__name__}; try: ssh -p {spec.port} -i {spec.key}"
+
+    def _lost(self) -> None:
+        with self._connecting:
+            self._close_connection()
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        self._lost()
+
+
+def open_gateway(spec: GatewaySpec) -> Gateway:
+    """The gateway that a rig names."""
+    return LocalGateway(spec.name) if spec.transport == "local" else SshGateway(spec)
