@@ -98,8 +98,8 @@ class LinkRule:
 
     action: drop | hold | duplicate | delay | loss | bandwidth | stall | reset
     sources, targets: board names; "host" is the controller with its clients; "*" is everything else.
-    kinds: names of schema messages, empty for all; height: only messages of that height; nth: only the n-th match from 1;
-    amount: loss in percent, delay in ms, bandwidth in bytes per second, duplicates, by action.
+    kinds: names of schema messages, empty for all; height: only messages of that height; nth: only the n-th match, from
+    1; amount: loss in percent, delay in ms, bandwidth in bytes per second, duplicates, by action.
     """
 
     id: str
@@ -164,6 +164,16 @@ class Cable(Protocol):
 
     def state(self, boards: Sequence[str]) -> dict[str, bool]:
         """board -> plugged in"""
+        ...
+
+
+class Storage(Protocol):
+    """Faults of flash."""
+
+    supports: Mapping[str, Support]
+
+    def wipe(self, boards: Sequence[str]) -> None:
+        """Erase the journal regions of boards that are without power; RigError where one has power."""
         ...
 
 
