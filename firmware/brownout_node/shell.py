@@ -13,7 +13,6 @@ import time
 from hashlib import sha256
 
 from .core import codec, schema
-from .core.config import Config
 from .core.node import Node
 from .core.step import step
 from .storage.journal import Journal
@@ -310,9 +309,26 @@ class Shell:
         self._port.release()
 
 
+class _Plain:
+    """The attributes of a Config without its code: checking is done once, and its 7 KB of heap serve something else."""
+
+
+def _checked(document):
+    from .core.config import Config
+
+    checked = Config(document)
+    plain = _Plain()
+    for name in checked.__dict__:
+        setattr(plain, name, getattr(checked, name))
+    del sys.modules["brownout_node.core.config"]
+    del sys.modules["brownout_node.core"].config
+    document.clear()
+    return plain
+
+
 def run(document, port, on_healthy=None):
     """Run the board that `document` (config.json) describes, until Ctrl-C or a failure; both are raised."""
-    shell = Shell(Config(document), port, on_healthy)
+    shell = Shell(_checked(document), port, on_healthy)
     try:
         asyncio.run(shell.run())
     finally:

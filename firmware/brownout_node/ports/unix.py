@@ -17,6 +17,7 @@ except ImportError:
 
 _JOURNAL = "journal.bin"
 _BLOCK = 4096
+_BLANK = b"\xff" * 256  # in pieces: a whole block may find no place on a board's heap
 _BREAKING = 1, 10  # places of the quit and the suspend character in termios' list: bytes of frames must not end us
 _LEAST, _TIME = (6, 5) if sys.platform == "linux" else (16, 17)
 
@@ -30,8 +31,8 @@ class FileRegion:
             self._file = open(name, "r+b")
         except OSError:
             self._file = open(name, "w+b")
-            for _ in range(blocks):
-                self._file.write(b"\xff" * _BLOCK)
+            for _ in range(blocks * 16):
+                self._file.write(_BLANK)
 
     def readblocks(self, block, buf, offset=0):
         self._file.seek(block * _BLOCK + offset)
@@ -48,7 +49,8 @@ class FileRegion:
         if operation == 5:
             return _BLOCK
         if operation == 6:
-            self.writeblocks(argument, b"\xff" * _BLOCK)
+            for offset in range(0, _BLOCK, 256):
+                self.writeblocks(argument, _BLANK, offset)
         return 0
 
 
