@@ -1,7 +1,7 @@
 """Carries out a plan's faults: journal, apply, prove from a second side, heal, and confirm the healing.
 
 Every fault runs its life in a thread of its own (planned, applied, proven or unproven, healed), each stage one line of
-faults.jsonl with its evidence. Must not judge: a fault that could not be proven is recorded as such, and the checker says
+faults.jsonl with its evidence. Must not judge: a fault that could not be proven is recorded as such, and a checker says
 `unknown`. Boards that several faults keep without power come back with the last of them.
 """
 
@@ -62,12 +62,12 @@ class Injector:
     """Runs the faults of one plan against a bed (see bed.py), recording through `record`."""
 
     def __init__(
-        self, bed: Any, faults: Iterable[PlannedFault], record: Callable[[FaultRecord], None], began_ns: int
+        self, bed: Any, faults: Iterable[PlannedFault], record: Callable[[FaultRecord], None], start_ns: int
     ) -> None:
         self.bed = bed
         self.faults = list(faults)
         self.record = record
-        self.began_ns = began_ns
+        self.start_ns = start_ns  # when the campaign's time zero is, on the run's clock
         self.holds = PowerHolds()
         self.stop = threading.Event()
         self.errors: list[RigError] = []
@@ -106,16 +106,18 @@ class Injector:
             self.note(fault, FaultStage.UNPROVEN, (), {"error": str(error)})
 
     def _now_s(self) -> float:
-        return (self.bed.now_ns() - self.began_ns) / 1e9
+        return (self.bed.now_ns() - self.start_ns) / 1e9
 
-    def note(self, fault: PlannedFault, stage: FaultStage, boards: tuple[str, ...], evidence: Mapping[str, Any]) -> None:
+    def note(
+        self, fault: PlannedFault, stage: FaultStage, boards: tuple[str, ...], evidence: Mapping[str, Any]
+    ) -> None:
         self.record(
             FaultRecord(
                 id=fault.id,
                 kind=fault.kind,
                 stage=stage,
-                at_ns=self.bed.now_ns() - self.began_ns,
-                planned_ns=int(fault.at_s * 1e9),
+                at_ns=self.bed.now_ns(),
+                planned_ns=self.start_ns + int(fault.at_s * 1e9),
                 boards=boards,
                 support=str(self.bed.support(fault.kind) or Support.ABSENT),
                 evidence=dict(evidence),
@@ -369,7 +371,10 @@ class FaultLife:
         states = self.bed.power.state(self.boards)
         self._proof(
             len(sprung) == len(self.boards),
-            {board: {"sprung": board in sprung, "on": state.on, **dict(state.evidence)} for board, state in states.items()},
+            {
+                board: {"sprung": board in sprung, "on": state.on, **dict(state.evidence)}
+                for board, state in states.items()
+            },
         )
         self._last()
         if power_off:

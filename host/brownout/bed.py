@@ -1,0 +1,333 @@
+"""A rig at work: its gateway and switches by hand (`Hand`), or flashed, watched and ready for a campaign (`Bed`).
+
+Brings a rig up in the order in which nothing is lost: flash, power off, listen, power on. Must not know which campaign
+runs on it, and must not ask which rung it is on after the lab is up: boards, ports and switches are all it sees.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from brownout_node.core import codec, schema
+
+from .contracts import Progress, RigError, Support, UsageError
+from .drivers.virtual_lab import LabOptions, VirtualLab
+from .faults import PlannedFault
+from .history import BoardEvent
+from .rig import PlannedBoard, Rig
+from .serial_hub import SerialHub
+from .switches import lab_switches
+from .telemetry import Telemetry
+from .watch import Watch, now_ns
+
+READY_WITHIN_S = 30.0  # power on until every board has said that it is connected
+DESCRIBE_WITHIN_S = 10.0
+HOST_SOURCE = 999_999  # the controller's own number as a source of commands
+BROKER_ANSWERS_WITHIN_S = 0.5
+POWER_LOOK_S = 0.02  # between two looks at a switch that cannot notify
+TRAP_POINTS = {"after persist": schema.AFTER_PERSIST, "after send": schema.AFTER_SEND}
+TRAP_ACTIONS = {"halt": schema.HALT, "power off": schema.POWER_OFF}
+
+
+def quiet(_what: str, _done: int, _total: int) -> None:
+    """A Progress for those who want none."""
+
+
+@dataclass(frozen=True)
+class BoardPlace:
+    """Where one board is reached."""
+
+    name: str
+    serial: str
+    mqtt_host: str
+    mqtt_port: int
+
+
+class Hand:
+    """The switches of a rig that is up: what `brownout power`, `link`, `flash` and `console` use."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self.rig.lab is None:
+            raise UsageError(
+                f"{self.rig.source}: rig {self.rig.name!r} exists only while a campaign runs; start one that "
+                "stays with `brownout lab up`, and use --rig lab"
+            )
+        self.attach(VirtualLab.attach(self.rig.lab))
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    def attach(self, lab: VirtualLab) -> None:
+        """Take hold of a lab that is up."""
+        self.lab = lab
+        self.names: tuple[str, ...] = tuple(lab.document["boards"])
+        self.places = {name: BoardPlace(name, lab.serial_port(name), *lab.broker_address(name)) for name in self.names}
+        self.broker_address = lab.broker_address()
+        switches = lab_switches(self.rig, lab.document)
+        self._stack.callback(switches.close)
+        self.gateway = switches.gateway
+        self.power = switches.power
+        self.link = switches.link
+        self.broker = switches.broker
+        self.cable = switches.cable
+        self.storage = switches.storage
+
+    def support(self, kind: str) -> Support:
+        return self.rig.support[kind]
+
+    def heal(self) -> list[str]:
+        """Undo everything that a fault may have left; sentences about what was undone."""
+        healed = []
+        if self.link.counts():
+            self.link.clear()
+            healed.append("links cleared")
+        state = self.broker.state()
+        self.broker.start()
+        if not state.get("running", True) or state.get("stalled"):
+            healed.append("broker started")
+        unplugged = [board for board, plugged in self.cable.state(self.names).items() if not plugged]
+        if unplugged:
+            self.cable.plug(unplugged)
+            healed.append(f"cables plugged in: {', '.join(unplugged)}")
+        dark = [board for board, state in self.power.state(self.names).items() if not state.on]
+        if dark:
+            self.power.on(dark)
+            healed.append(f"power switched on: {', '.join(dark)}")
+        return healed
+
+
+class Bed(Hand):
+    """A rig that is flashed, watched and ready. Use as a context manager; leaving it takes an ephemeral lab down.
+
+    boards: the parts of the run. timing, protocols: for the boards' configuration. directory: the run's folder, for
+    serial logs and the lab of a rig that is made for the run. firmware: a folder of firmware to flash instead of ours.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        boards: Sequence[PlannedBoard],
+        *,
+        directory: Path,
+        cluster: int,
+        seed: int,
+        timing: Mapping[str, int] | None = None,
+        protocols: Sequence[str] | None = None,
+        firmware: Path | None = None,
+        progress: Progress = quiet,
+    ) -> None:
+        super().__init__(rig)
+        self.boards = tuple(boards)
+        self.directory = directory
+        self.cluster = cluster
+        self.seed = seed
+        self.timing = dict(timing or {})
+        self.protocols = protocols
+        self.firmware = firmware
+        self.progress = progress
+        self.watch = Watch()
+        self.began_ns = now_ns()
+        self.telemetry = Telemetry(rig.bed, self.now_ns)
+        self.described: dict[str, dict[str, str]] = {}
+        self.flashed: dict[str, str] = {}
+        self._requests = 0
+        self._requests_lock = threading.Lock()
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the run began: the clock of everything that is recorded."""
+        return now_ns() - self.began_ns
+
+    # Coming up.
+
+    def __enter__(self) -> Self:
+        try:
+            self._come_up()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _come_up(self) -> None:
+        lab = self._start_lab()
+        self.attach(lab)
+        missing = [board.name for board in self.boards if board.name not in self.names]
+        if missing:
+            raise UsageError(f"{self.rig.source}: no board {', '.join(missing)}; it has {', '.join(self.names)}")
+        self.names = tuple(board.name for board in self.boards)
+        self._flash()
+        self.power.off(self.names)
+        self._listen()
+        self._power_on()
+
+    def _start_lab(self) -> VirtualLab:
+        if self.rig.lab is not None:
+            return VirtualLab.attach(self.rig.lab)
+        if self.rig.virtual is None:
+            raise RigError(f"{self.rig.source}: this version carries campaigns out on virtual boards only")
+        self.progress("starting the lab", 0, 1)
+        options = LabOptions(
+            boards=tuple(board.name for board in self.boards),
+            serial_only=tuple(board.name for board in self.boards if board.mesh == "serial"),
+            bed=self.rig.bed,
+            seed=self.seed,
+            heap=self.rig.virtual.heap,
+            real_timings=self.rig.virtual.real_timings,
+        )
+        lab = VirtualLab.start(self.directory / "lab", options)
+        self._stack.callback(lab.close)
+        self.progress("starting the lab", 1, 1)
+        return lab
+
+    def configuration(self, board: PlannedBoard) -> dict[str, Any]:
+        """The board's config.json."""
+        place = self.places[board.name]
+        document: dict[str, Any] = {
+            "cluster": self.cluster,
+            "board": board.board,
+            "name": board.name,
+            "bed": self.rig.bed,
+            "seed": self.seed,
+            "roster": self.roster(),
+            "mesh": board.mesh,
+            "telemetry": "serial",
+            **self.timing,
+        }
+        if self.protocols is not None:
+            document["protocols"] = list(self.protocols)
+        if board.mesh == "mqtt":
+            document["mqtt"] = {"host": place.mqtt_host, "port": place.mqtt_port}
+        return document
+
+    def roster(self) -> list[list[Any]]:
+        return [[board.board, board.name, board.weight] for board in self.boards]
+
+    def _flash(self) -> None:
+        from . import flash
+
+        self.flashed = flash.flash_bed(self, progress=self.progress)
+
+    def _listen(self) -> None:
+        self.telemetry.subscribe(self.watch.take)
+        self.telemetry.connect(*self.broker_address)
+        self._stack.callback(self.telemetry.close)
+        bridged = {
+            board.name: (self.places[board.name].mqtt_host, self.places[board.name].mqtt_port)
+            for board in self.boards
+            if board.mesh == "serial"
+        }
+        self.hub = SerialHub(
+            self.rig.bed,
+            self.cluster,
+            {board.name: self.places[board.name].serial for board in self.boards},
+            self.telemetry,
+            bridged=bridged,
+            voters=[board.name for board in self.boards if board.weight],
+            directory=self.directory / "serial",
+            clock=self.now_ns,
+        )
+
+    def _power_on(self) -> None:
+        self.power.on(self.names)
+        self.hub.start()
+        self._stack.callback(self.hub.close)
+        self.progress("waiting for the boards", 0, len(self.boards))
+        for done, name in enumerate(self.names, 1):
+            if self.watch.wait_for_boot(name, None, READY_WITHIN_S) is None:
+                raise RigError(
+                    f"board {name} has power, but no boot event came within {READY_WITHIN_S:.0f} s; its console is in "
+                    f"{self.directory / 'serial' / (name + '.log')}"
+                )
+            self.progress("waiting for the boards", done, len(self.boards))
+        networked = [board.name for board in self.boards if board.mesh == "mqtt"]
+        missing = self.watch.wait_for_connections(networked, READY_WITHIN_S)
+        if missing:
+            raise RigError(f"no connection to the broker within {READY_WITHIN_S:.0f} s from: {', '.join(missing)}")
+        self._describe()
+
+    def _describe(self) -> None:
+        """Let every board name its firmware files, all at once."""
+        requests = {name: self.command(name, schema.DESCRIBE, lambda number: (number,)) for name in self.names}
+        for name, request in requests.items():
+            files = self.watch.wait_for_description(name, request, DESCRIBE_WITHIN_S)
+            if files is None:
+                raise RigError(f"board {name} did not name its firmware files within {DESCRIBE_WITHIN_S:.0f} s")
+            self.described[name] = files
+
+    def command(self, board: str, kind: int, fields: Callable[[int], tuple[Any, ...]]) -> int:
+        """Send the controller's own message to a board by its cable; returns the number it was given."""
+        with self._requests_lock:
+            self._requests += 1
+            number = self._requests
+        message = codec.encode_message(self.cluster, HOST_SOURCE, 0, number, kind, fields(number))
+        if not self.hub.send(board, message):
+            raise RigError(f"board {board}: its serial port is not open, so it cannot be told anything")
+        return number
+
+    # What faults ask for.
+
+    def resolve(self, fault: PlannedFault) -> tuple[str, ...]:
+        """The boards that a fault meets, now that the run can tell."""
+        if fault.select == "proposer":
+            proposer = self.watch.proposer()
+            return (proposer if proposer is not None else self.names[0],)
+        return fault.boards
+
+    def wait_for_moment(self, moment: str, within_s: float) -> BoardEvent | None:
+        return self.watch.wait_for_moment(moment, within_s)
+
+    def last_boots(self, boards: Iterable[str]) -> dict[str, int]:
+        return self.watch.boots(boards)
+
+    def wait_for_boot(self, board: str, after: int | None, within_s: float) -> BoardEvent | None:
+        return self.watch.wait_for_boot(board, after, within_s)
+
+    def silent(self, board: str, for_s: float, within_s: float) -> bool:
+        return self.hub.wait_silent(board, for_s, within_s)
+
+    def port_gone(self, board: str, within_s: float) -> bool:
+        return self.hub.wait_open(board, False, within_s)
+
+    def wait_for_power(self, board: str, *, on: bool, within_s: float) -> bool:
+        """Look at the switch until it says so."""
+        until = now_ns() + int(within_s * 1e9)
+        while self.power.state([board])[board].on != on:
+            if now_ns() > until:
+                return False
+            threading.Event().wait(POWER_LOOK_S)
+        return True
+
+    def wait_for_broker(self, *, answers: bool, within_s: float) -> bool:
+        """Ask the broker for a connection of its own until it answers, or until it does not."""
+        until = now_ns() + int(within_s * 1e9)
+        while self._broker_answers() != answers:
+            if now_ns() > until:
+                return False
+            threading.Event().wait(POWER_LOOK_S)
+        return True
+
+    def _broker_answers(self) -> bool:
+        """An MQTT CONNECT by hand: a stalled broker's kernel still accepts connections, it does not answer."""
+        hello = b"\x10\x13\x00\x04MQTT\x04\x02\x00\x0a\x00\x07bedhand"
+        try:
+            with socket.create_connection(self.broker_address, BROKER_ANSWERS_WITHIN_S) as probe:
+                probe.settimeout(BROKER_ANSWERS_WITHIN_S)
+                probe.sendall(hello)
+                return probe.recv(4)[:1] == b"\x20"
+        except OSError:
+            return False
+
+    def arm_trap(self, board: str, parameters: Mapping[str, Any]) -> None:
+        point = TRAP_POINTS[parameters.get("point", "after persist")]
+        action = TRAP_ACTIONS[parameters.get("action", "power off")]
+        self.command(board, schema.TRAP, lambda _number: (point, int(parameters.get("count", 1)), action))
