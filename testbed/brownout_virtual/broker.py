@@ -38,7 +38,7 @@ def _free_port() -> int:
 class Broker:
     """Everything is called from the event loop's thread."""
 
-    def __init__(self, directory: Path, log: BoundedLog) -> None:
+    def __init__(self, directory: Path, log: BoundedLog, kind: str | None = None) -> None:
         self.port = _free_port()
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,15 +46,16 @@ class Broker:
         self._lifeline: int | None = None  # iotcore ends when its standard input does
         self.starts = 0
         mosquitto = shutil.which("mosquitto", path=SYSTEM_PATH)
-        if mosquitto is not None:
+        if mosquitto is not None and kind in (None, "mosquitto"):
             self.kind, self.version = "mosquitto", _mosquitto_version(mosquitto)
             self._command = [mosquitto, "-c", str(self._write_configuration(directory))]
-        elif importlib.util.find_spec("iotcore") is not None:
+        elif importlib.util.find_spec("iotcore") is not None and kind in (None, "iotcore"):
             self.kind, self.version = "iotcore", importlib.metadata.version("iotcore")
             options = {"listen": HOST, "port": self.port, "max_segment_size": 1048576, "max_segment_count": 4}
             self._command = [sys.executable, "-c", IOTCORE, json.dumps(options)]
         else:
-            raise LabError("no MQTT broker: install mosquitto, or iotcore with `pip install 'brownout[virtual]'`")
+            wanted = kind or "MQTT broker"
+            raise LabError(f"no {wanted}: install mosquitto, or iotcore with `pip install 'brownout[virtual]'`")
 
     def _write_configuration(self, directory: Path) -> Path:
         lines = [

@@ -20,6 +20,7 @@ CHUNK = 65536
 MAX_TO_HOST = 65536  # then the oldest goes
 MAX_TO_BOARD = 65536  # then the host is made to wait
 CTRL_C = b"\x03"
+INTERRUPTS_APART_S = 0.05
 LFLAG, CC = 3, 6  # places in what termios.tcgetattr returns
 
 
@@ -59,6 +60,8 @@ class Cable:
         self._port_slave: int | None = None  # kept open, so that the port outlives its readers
         self._board: int | None = None  # our end of the board's terminal
         self._terminal = ""
+        self._ready = False  # a board that has not booted hears nothing, and would die of a Ctrl-C
+        self._interrupt_after = 0.0
         self._process = 0
         self._to_host = bytearray()
         self._to_board = bytearray()
@@ -103,8 +106,16 @@ class Cable:
         self._terminal = terminal
         self._process = process
         self._powered = True
+        self._ready = False
         self._loop.add_reader(master, self._from_board)
         self._show_port()
+
+    def listen(self) -> None:
+        """The board has booted as far as hearing what the host says; what came meanwhile goes through."""
+        self._ready = True
+        waiting = bytes(self._to_board)
+        self._to_board.clear()
+        self._forward(waiting)
 
     def detach(self, *, powered: bool) -> None:
         """The board's process is gone; what it had already sent still arrives. `powered`: it starts again at once."""
@@ -166,23 +177,40 @@ class Cable:
             return
         if self._board is None:
             return  # no power: bytes fall off the cable's end
-        if self._to_board and CTRL_C in data:
-            self._interrupt()
-        self._to_board += data
-        self._flush_to_board()
+        if not self._ready:
+            self._to_board += data
+        else:
+            self._forward(data)
         if len(self._to_board) > MAX_TO_BOARD:
             self._loop.remove_reader(self._port)
             self._host_waits = True
 
-    def _interrupt(self) -> None:
-        """Let a board that has stopped reading see a Ctrl-C; real ones look for it on receipt."""
+    def _forward(self, data: bytes) -> None:
         assert self._board is not None
-        if termios.tcgetattr(self._board)[LFLAG] & termios.ISIG:
-            self._to_board.clear()
-            terminal = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY)
-            termios.tcflush(terminal, termios.TCIFLUSH)
-            os.close(terminal)
-            os.kill(self._process, signal.SIGINT)
+        if CTRL_C in data and termios.tcgetattr(self._board)[LFLAG] & termios.ISIG:
+            data = self._interrupt(data)  # otherwise the board is at its prompt, and takes the byte for itself
+        self._to_board += data
+        self._flush_to_board()
+
+    def _interrupt(self, data: bytes) -> bytes:
+        """Let the board see one Ctrl-C, even if it has stopped reading, as real ones do; return what is left to send.
+
+        A second one while the interpreter still deals with the first would end it: so they are kept apart.
+        """
+        before, _, after = data.partition(CTRL_C)
+        after = after.replace(CTRL_C, b"")
+        now = self._loop.time()
+        if now < self._interrupt_after:
+            return before + after
+        self._interrupt_after = now + INTERRUPTS_APART_S
+        if not self._to_board:
+            return before + CTRL_C + after
+        self._to_board.clear()
+        terminal = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY)
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        os.close(terminal)
+        os.kill(self._process, signal.SIGINT)
+        return after
 
     def _flush_to_board(self) -> None:
         assert self._board is not None

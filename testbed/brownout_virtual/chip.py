@@ -74,7 +74,6 @@ class Chip:
         if self.on:
             return
         self.on = True
-        self._cut = None
         self._start(cause)
 
     def pull(self) -> None:
@@ -160,22 +159,25 @@ class Chip:
             self._loop.remove_reader(self._pipe)
             return
         self._said += data
-        if self._said.endswith(b"\n"):
-            what, _, rest = self._said.decode(errors="replace").strip().partition(" ")
-            self._said = b""
+        *lines, self._said = self._said.split(b"\n")
+        for line in lines:  # "ready" first; what follows ends the process, and is the last it says
+            what, _, rest = line.decode(errors="replace").partition(" ")
             self._obey(what, rest)
 
     def _obey(self, what: str, rest: str) -> None:
-        if what == "cut":
+        if what == "ready":
+            self.cable.listen()
+        elif what == "cut":
             operation, part, at, done, size = rest.split()
             self.power_off()
             self.control.arm(0, 0)
             self._cut = {"operation": operation, "part": part, "at": int(at), "bytes": int(done), "of": int(size)}
+            self._cut["start"] = self.starts
         elif what == "off":
             self.power_off()
         elif what == "reset":
             self.reset(rest)
-        else:
+        elif what == "fault":
             self._fault = rest
 
     def check(self) -> None:
@@ -194,6 +196,7 @@ class Chip:
 
     def arm_cut(self, operation: int, byte: int) -> None:
         """Lose power inside the `operation`-th flash operation from now, after `byte` bytes; 0 disarms."""
+        self._cut = None
         self.control.arm(operation, byte)
 
     def wipe_journal(self) -> None:

@@ -6,6 +6,7 @@ does nothing. Must not hold state of its own: the chips, the proxy and the broke
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -92,6 +93,7 @@ class Commands:
         if action in ("on", "cycle"):
             for chip in boards:
                 chip.power_on()
+                await asyncio.sleep(0)  # a start takes milliseconds: let the links of others move meanwhile
         return _states(boards)
 
     def _cut_mid_write(self, words: Sequence[str]) -> Any:
@@ -107,6 +109,7 @@ class Commands:
         boards = self._boards(words)
         for chip in boards:
             chip.reset()
+            await asyncio.sleep(0)
         return _states(boards)
 
     async def _link(self, words: Sequence[str]) -> Any:

@@ -44,6 +44,8 @@ class Settings:
     geometry: Geometry
     real_timings: bool
     erase: bool
+    broker: str | None  # mosquitto, iotcore, or whichever there is
+    ssh: bool
     owner: int | None
 
 
@@ -53,7 +55,7 @@ class Lab:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.paths = paths = directory.Paths(settings.directory)
-        self.broker = Broker(paths.broker, BoundedLog(paths.log / "broker.log"))
+        self.broker = Broker(paths.broker, BoundedLog(paths.log / "broker.log"), settings.broker)
         self.proxy = Proxy(settings.bed, settings.boards, HOST, self.broker.port, seed=settings.seed)
         self.gateway = Gateway(paths.gateway, paths.labctl, BoundedLog(paths.log / "sshd.log"))
         self.chips: dict[str, Chip] = {}
@@ -76,7 +78,7 @@ class Lab:
         progress(f"broker: {self.broker.kind} {self.broker.version} on {HOST}:{self.broker.port}")
         await self.proxy.start()
         self._server = await asyncio.start_unix_server(self._serve, "control.sock", limit=MAX_REQUEST_BYTES)
-        await self.gateway.start()
+        await self.gateway.start(wanted=settings.ssh)
         progress("gateway: " + self._describe_gateway())
         model = ChipModel(
             micropython, paths.rom, settings.geometry, settings.heap_bytes, real_timings=settings.real_timings

@@ -22,6 +22,7 @@ BLOCK_BYTES = 4096
 PAGE_BYTES = 256
 ROM = Path(__file__).parent / "rom"
 BUILD_WITHIN_S = 60.0
+NO_SPACE = "OSError: 28"  # how MicroPython says ENOSPC
 MICROPYTHON_ADVICE = "install it with `pip install 'brownout[virtual]'`"
 
 
@@ -62,7 +63,8 @@ def _builder(action: str, image: Path, geometry: Geometry, stdin: str = "") -> s
         raise LabError(f"{image}: `micropython` did not finish within {BUILD_WITHIN_S} s") from None
     if result.returncode != 0:
         said = (result.stdout + result.stderr).strip().splitlines() or ["it said nothing"]
-        raise LabError(f"{image}: cannot {action} its file system: {said[-1]}")
+        reason = "the files do not fit" if said[-1] == NO_SPACE else said[-1]
+        raise LabError(f"{image}: cannot {action} its file system: {reason}")
     return result.stdout
 
 
@@ -70,8 +72,11 @@ def create(path: Path, geometry: Geometry, files: Mapping[str, bytes] | None = N
     """Make an image with an erased journal region and a LittleFS that holds `files` (name with folders -> content)."""
     fresh = path.with_name(path.name + ".new")
     fresh.write_bytes(b"\xff" * geometry.size_bytes)
-    _builder("make", fresh, geometry, json.dumps({name: data.hex() for name, data in (files or {}).items()}))
-    fresh.replace(path)
+    try:
+        _builder("make", fresh, geometry, json.dumps({name: data.hex() for name, data in (files or {}).items()}))
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def read_files(path: Path, geometry: Geometry) -> dict[str, bytes]:

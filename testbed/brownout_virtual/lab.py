@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--journal-size", type=_blocks, default=_blocks("128k"), help="of each board's journal region")
     up.add_argument("--real-timings", action="store_true", help="flash as slow as real one")
     up.add_argument("--erase", action="store_true", help="start with empty flash, whatever an earlier lab left")
+    up.add_argument("--broker", choices=("mosquitto", "iotcore"), help="instead of whichever is installed")
+    up.add_argument("--local-gateway", action="store_true", help="do not run an sshd")
     up.add_argument("--foreground", action="store_true", help="do not return before the lab ends")
     up.add_argument("--owner-fd", type=_descriptor, help="in front, until this descriptor's other end closes")
     actions.add_parser("down", help="end a lab")
@@ -112,6 +114,8 @@ def _settings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         geometry=Geometry(arguments.flash_size, arguments.journal_size),
         real_timings=arguments.real_timings,
         erase=arguments.erase,
+        broker=arguments.broker,
+        ssh=not arguments.local_gateway,
         owner=arguments.owner_fd,
     )
 

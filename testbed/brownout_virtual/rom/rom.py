@@ -95,19 +95,20 @@ class Flash:
         return size, False
 
     def program(self, region, at, data):
-        done, cut = self._begin(len(data))
-        old = self._page[: len(data)]
+        size = len(data)
+        done, cut = self._begin(size)
+        old = self._page[:size]
         self.file.seek(at)
         self.file.readinto(old)
-        if old != (_BLANK if len(data) == _PAGE else _BLANK[: len(data)]):
-            for i in range(len(data)):
+        if old != (_BLANK if size == _PAGE else _BLANK[:size]):
+            for i in range(size):
                 old[i] &= data[i]
             data = old
         if cut:
             data = data[:done]
         self._put(at, data, 400)
         if cut:
-            self._fail("program", region, at, done, len(data))
+            self._fail("program", region, at, done, size)
 
     def erase(self, region, at):
         done, cut = self._begin(_BLOCK)
@@ -174,6 +175,7 @@ def start(argv):
     sys.modules["brownout_rom"] = sys.modules.pop("rom")
     for name in ("mount", "start", "Flash", "Region"):
         del globals()[name]
+    power.write(b"ready\n")
 
 
 def run(names):
