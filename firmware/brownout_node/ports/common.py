@@ -56,7 +56,7 @@ class Console:
 class MemoryRegion:
     """A journal region that forgets, for boards without one in flash: after each boot such a board is a learner."""
 
-    def __init__(self, blocks=16, size=512):
+    def __init__(self, blocks=48, size=512):
         self._blocks = blocks
         self._size = size
         self._data = bytearray(b"\xff" * (blocks * size))
