@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -27,16 +28,20 @@ class LabFailure(Exception):
 
 
 class Lab:
-    """A lab in the foreground whose owner is this process. `files`: what each board's file system holds at first."""
+    """A lab in the foreground whose owner is this process. `files`: what each board's file system holds
+    at first; `flash`: a folder of flash that an earlier lab left."""
 
     def __init__(
-        self, folder: Path, boards: str, *options: str, files: dict[str, dict[str, bytes]] | None = None
+        self, folder: Path, boards: str, *options: str, files: Files | None = None, flash: Path | None = None
     ) -> None:
         self.folder = folder
-        (folder / "flash").mkdir(parents=True)
+        if flash is not None:
+            shutil.copytree(flash, folder / "flash")
+        (folder / "flash").mkdir(parents=True, exist_ok=True)
         for board, content in (files or {}).items():
             create(folder / "flash" / f"{board}.bin", Geometry(), content)
-        theirs, self.owner = os.pipe()
+        theirs, ours = os.pipe()
+        self.owner: int | None = ours
         command = [*MODULE, "up", "--directory", str(folder), "--boards", boards, "--owner-fd", str(theirs), *options]
         self.process = subprocess.Popen(
             command, pass_fds=(theirs,), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -44,12 +49,14 @@ class Lab:
         os.close(theirs)
         assert self.process.stdout is not None
         self.progress: list[str] = []
+        self.errors = ""
         for line in self.process.stdout:
             self.progress.append(line.strip())
             if line.startswith("ready "):
                 break
         else:
-            raise LabFailure(self.process.communicate()[1])
+            self.close()
+            raise LabFailure(self.errors)
         self.document: dict[str, Any] = json.loads((folder / "lab.json").read_text())
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -75,13 +82,11 @@ class Lab:
 
     def close(self) -> None:
         """Let go of it, and see it end."""
-        if self.owner is not None:
-            os.close(self.owner)
-            self.owner = None
-        self.process.wait(WITHIN_S)
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
+        if self.owner is None:
+            return
+        os.close(self.owner)
+        self.owner = None
+        self.errors += self.process.communicate(timeout=WITHIN_S)[1]
 
 
 class Port:

@@ -27,6 +27,25 @@ HOST = "127.0.0.1"
 LISTENS_WITHIN_S = 10.0
 STOPS_WITHIN_S = 2.0
 IOTCORE = "import sys; sys.path[:] = [p for p in sys.path if p]; from iotcore._serve import main; main()"
+# Its own options do not reach the segments, whose default lets memory grow without end.
+RUMQTTD = """\
+id = 0
+[router]
+id = 0
+max_connections = 1000
+max_outgoing_packet_count = 200
+max_segment_size = 1048576
+max_segment_count = 4
+[v4.1]
+name = "v4-1"
+listen = "{address}"
+next_connection_delay_ms = 1
+[v4.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 262144
+max_inflight_count = 100
+dynamic_filters = true
+"""
 
 
 def _free_port() -> int:
@@ -48,16 +67,17 @@ class Broker:
         mosquitto = shutil.which("mosquitto", path=SYSTEM_PATH)
         if mosquitto is not None and kind in (None, "mosquitto"):
             self.kind, self.version = "mosquitto", _mosquitto_version(mosquitto)
-            self._command = [mosquitto, "-c", str(self._write_configuration(directory))]
+            self._command = [mosquitto, "-c", str(self._configure_mosquitto(directory))]
         elif importlib.util.find_spec("iotcore") is not None and kind in (None, "iotcore"):
             self.kind, self.version = "iotcore", importlib.metadata.version("iotcore")
-            options = {"listen": HOST, "port": self.port, "max_segment_size": 1048576, "max_segment_count": 4}
-            self._command = [sys.executable, "-c", IOTCORE, json.dumps(options)]
+            path = directory / "rumqttd.toml"
+            path.write_text(RUMQTTD.format(address=f"{HOST}:{self.port}"))
+            self._command = [sys.executable, "-c", IOTCORE, json.dumps({"config_path": str(path)})]
         else:
             wanted = kind or "MQTT broker"
             raise LabError(f"no {wanted}: install mosquitto, or iotcore with `pip install 'brownout[virtual]'`")
 
-    def _write_configuration(self, directory: Path) -> Path:
+    def _configure_mosquitto(self, directory: Path) -> Path:
         lines = [
             f"listener {self.port} {HOST}",
             "allow_anonymous true",
