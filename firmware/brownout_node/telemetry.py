@@ -2,8 +2,8 @@
 
 Where the board has a cable, what a verdict hangs on leaves by it, the rest by MQTT. Events of the cable are kept until
 the host acknowledges them (cumulative) and sent again, all of them, after a second without progress. Events of MQTT
-are handed to the client, which keeps a window. At the bound the oldest are dropped, and LOST_EVENTS says which, once
-there is room again. Must not reorder events of one route, and must not wait.
+are handed to the client, which keeps a window. At the bound (a cable that was pulled) the oldest of the cable go by
+MQTT after all; if it does not take them they are dropped, and LOST_EVENTS says which, once there is room again. Must not reorder events of one route, and must not wait.
 """
 
 from .core import schema
@@ -59,6 +59,13 @@ class Telemetry:
             self._drop()
 
     def _drop(self):
+        if self._cable and not self._air and self._publish is not None:
+            data, end = self._batch(self._cable, 0)
+            if self._publish(data):
+                del self._cable[:end]
+                self._sent = max(0, self._sent - end)
+                self._bytes -= len(data)
+                return
         if len(self._air) > len(self._cable):
             number, data = self._air.pop(0)
         else:
