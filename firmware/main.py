@@ -1,9 +1,9 @@
 """Board entry: config.json -> port -> run. After three failed starts in a row: safe mode.
 
 In safe mode the board says what failed, on the console and as an event on the cable, and stays at its prompt, so that
-it can be flashed; the next reset tries once more. Ctrl-C leads to the prompt at any time. A start has failed if it ended
-with an error in its first seconds; only then something is written. Must not depend on anything of brownout_node being
-whole: that is what may have failed.
+it can be flashed; the next reset tries once more. Ctrl-C leads to the prompt at any time. A start has failed if it
+ended with an error in its first seconds; only then something is written. Must not depend on anything of brownout_node
+being whole: that is what may have failed.
 """
 
 import sys

@@ -295,10 +295,10 @@ class Shell:
         """Work until something fails, and raise that."""
         asyncio.get_event_loop().set_exception_handler(lambda _loop, context: self._fail(context["exception"]))
         self._work()
-        tasks = [self._tick(), self._report(), self._link.run()]
+        jobs = [self._tick(), self._report(), self._link.run()]
         if self._mqtt is not None:
-            tasks += [self._network(), self._mqtt.run()]
-        tasks = [asyncio.create_task(task) for task in tasks]
+            jobs += [self._network(), self._mqtt.run()]
+        tasks = [asyncio.create_task(job) for job in jobs]
         try:
             await self._over.wait()
         finally:

@@ -1,6 +1,6 @@
-"""What the ports share: the console as a byte stream that never blocks, Wi-Fi, watchdog, the list of firmware files.
+"""What all ports share: the console as a byte stream that never blocks, and the list of firmware files.
 
-Must not import a module that only some boards have, except inside of the function that is for those boards.
+Must not import a module that only some boards have; chip.py is for what has Wi-Fi, a watchdog and a reset pin.
 """
 
 import asyncio
@@ -53,32 +53,6 @@ class Console:
         """Leave the console as it was found."""
 
 
-class MemoryRegion:
-    """A journal region that forgets, for boards without one in flash: after each boot such a board is a learner."""
-
-    def __init__(self, blocks=48, size=512):
-        self._blocks = blocks
-        self._size = size
-        self._data = bytearray(b"\xff" * (blocks * size))
-
-    def readblocks(self, block, buf, offset=0):
-        at = block * self._size + offset
-        buf[:] = self._data[at : at + len(buf)]
-
-    def writeblocks(self, block, buf, offset=0):
-        at = block * self._size + offset
-        self._data[at : at + len(buf)] = buf
-
-    def ioctl(self, operation, argument):
-        if operation == 4:
-            return self._blocks
-        if operation == 5:
-            return self._size
-        if operation == 6:
-            self.writeblocks(argument, b"\xff" * self._size)
-        return 0
-
-
 def firmware_files():
     """boot.py, main.py and everything of brownout_node, beside them or in /lib, sorted."""
     found = []
@@ -100,52 +74,3 @@ def _collect(folder, found):
             _collect(path, found)
         elif path.rsplit(".", 1)[-1] in ("py", "mpy"):
             found.append(path)
-
-
-async def join_wifi(config):
-    """Join the configured access point; returns once there is an address."""
-    import network
-
-    wlan = network.WLAN(network.WLAN.IF_STA)
-    if config.wifi is None or wlan.isconnected():
-        return
-    network.hostname(config.name)
-    wlan.active(True)
-    wlan.config(pm=network.WLAN.PM_NONE)  # a radio that dozes adds a tenth of a second to every message
-    if "address" in config.wifi:
-        address, _slash, bits = config.wifi["address"].partition("/")
-        mask = (0xFFFFFFFF << (32 - int(bits))) & 0xFFFFFFFF
-        mask = ".".join([str(mask >> shift & 255) for shift in (24, 16, 8, 0)])
-        gateway = config.wifi.get("gateway", address)
-        wlan.ifconfig((address, mask, gateway, gateway))
-    while True:
-        wlan.connect(config.wifi["ssid"], config.wifi["password"])
-        for _ in range(100):
-            if wlan.isconnected():
-                return
-            await asyncio.sleep(0.1)
-        wlan.disconnect()
-
-
-class Watchdog:
-    """The chip's watchdog. It cannot be stopped, so `release` has a timer feed it while somebody is at the prompt."""
-
-    def __init__(self, timer, timeout_ms):
-        import machine
-
-        self._timer = timer
-        self._period_ms = timeout_ms // 3
-        self.feed = machine.WDT(timeout=timeout_ms).feed
-
-    def release(self):
-        import machine
-
-        machine.Timer(self._timer).init(period=self._period_ms, callback=lambda _timer: self.feed())
-
-
-def reset_cause(machine):
-    """machine.reset_cause() as text; boards differ in what they can tell apart."""
-    for name in ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RESET"):
-        if machine.reset_cause() == getattr(machine, name, None):
-            return name[:-6].lower()
-    return "unknown"

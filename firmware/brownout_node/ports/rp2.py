@@ -1,4 +1,4 @@
-"""Raspberry Pi Pico and other RP2 boards: the end of the flash for the journal, Wi-Fi where there is one, watchdog.
+"""Raspberry Pi Pico and other RP2 boards: the end of the flash for the journal.
 
 The journal takes the last 128 KiB of the storage that MicroPython gives to its file system. The file system must end
 before: firmware frozen with our manifest mounts it so. On a stock build it covers everything; then the board keeps
@@ -10,7 +10,7 @@ import os
 import machine
 import rp2
 
-from . import common
+from . import chip, common
 
 _PAGE = 256
 
@@ -37,11 +37,9 @@ class FlashRegion:
             done += size
 
 
-class Port:
+class Port(chip.Port):
     name = "rp2"
-
-    def __init__(self):
-        self._watchdog = None
+    watchdog_timer = -1
 
     def flash_region(self):
         flash = rp2.Flash()
@@ -49,37 +47,11 @@ class Port:
         first = flash.ioctl(4, 0) - common.JOURNAL_BLOCKS
         files = os.statvfs("/")
         if files[1] * files[2] > first * size:
-            return common.MemoryRegion()
+            return chip.MemoryRegion()
         return FlashRegion(first * size, common.JOURNAL_BLOCKS * size)
-
-    def reset_cause(self):
-        return common.reset_cause(machine)
-
-    def unique_id(self):
-        return machine.unique_id()
-
-    def entropy(self):
-        return int.from_bytes(os.urandom(3), "big")
-
-    async def connect_network(self, config):
-        if config.wifi is not None:  # a Pico without W has no module `network`
-            await common.join_wifi(config)
-
-    def watchdog(self, timeout_ms):
-        if not timeout_ms:
-            return lambda: None
-        self._watchdog = common.Watchdog(-1, timeout_ms)
-        return self._watchdog.feed
 
     def console(self):
         return common.Console(64, 256)  # a USB packet; its driver holds 256 bytes
 
-    def firmware_files(self):
-        return common.firmware_files()
-
     def power_off(self):
         machine.reset()  # it cannot let go of its supply; memory is lost all the same
-
-    def release(self):
-        if self._watchdog is not None:
-            self._watchdog.release()

@@ -44,7 +44,7 @@ def _packet(head, *parts):
 
 def _writable(stream):
     # A coroutine as asyncio's own: MicroPython makes them of generators.
-    yield asyncio.core._io_queue.queue_write(stream)
+    yield asyncio.core._io_queue.queue_write(stream)  # type: ignore[attr-defined]  # not in the stubs
 
 
 class MqttClient:
@@ -357,7 +357,7 @@ def _wrap(plain, tls, host):
         with open(tls["ca"], "rb") as file:
             context.load_verify_locations(cadata=file.read())
     else:
-        context.verify_mode = ssl.CERT_NONE
+        context.verify_mode = ssl.CERT_NONE  # type: ignore[attr-defined]  # not in the stubs
     if "cert" in tls:
         context.load_cert_chain(tls["cert"], tls["key"])
     wrapped = context.wrap_socket(plain, server_hostname=tls.get("server_name", host), do_handshake_on_connect=False)

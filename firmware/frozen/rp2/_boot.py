@@ -1,7 +1,7 @@
 """Frozen into RP2 builds in place of MicroPython's own: the file system leaves the end of the flash.
 
-The last 128 KiB are the journal's (ports/rp2.py). A file system that covers everything, as stock builds make it, is made
-anew. Must not touch the journal.
+The last 128 KiB are the journal's (ports/rp2.py). A file system that covers everything, as stock builds make it, is
+made anew. Must not touch the journal.
 """
 
 import rp2
