@@ -3,7 +3,8 @@
 Where the board has a cable, what a verdict hangs on leaves by it, the rest by MQTT. Events of the cable are kept until
 the host acknowledges them (cumulative) and sent again, all of them, after a second without progress. Events of MQTT
 are handed to the client, which keeps a window. At the bound (a cable that was pulled) the oldest of the cable go by
-MQTT after all; if it does not take them they are dropped, and LOST_EVENTS says which, once there is room again. Must not reorder events of one route, and must not wait.
+MQTT after all; if it does not take them they are dropped, and LOST_EVENTS says which, once there is room again. Must
+not reorder events of one route, and must not wait.
 """
 
 from .core import schema

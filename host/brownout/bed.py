@@ -35,7 +35,7 @@ TRAP_POINTS = {"after persist": schema.AFTER_PERSIST, "after send": schema.AFTER
 TRAP_ACTIONS = {"halt": schema.HALT, "power off": schema.POWER_OFF}
 
 
-def quiet(_what: str, _done: int, _total: int) -> None:
+def quiet(what: str, done: int, total: int) -> None:
     """A Progress for those who want none."""
 
 

@@ -1,12 +1,12 @@
 """One replica without its input and output: bytes and `now_ms` in, effects out.
 
-A Node owns what its protocols share (clock, randomness, message and event numbering, the effects of the current step) and
+A Node owns what its protocols share (clock, randomness, numbers of messages and events, the effects of a step) and
 hands each message to the protocol that takes its kind. It must not wait, read a clock, touch a socket or a flash: the
 shell (or the simulator) feeds it and carries out what `take_ready` returns, in the order that `step.py` fixes.
 
 A protocol is a class with:
-    kinds         tuple of the message kinds that it takes        operations   tuple of the client operations that it serves
-    __init__(node, stored)                       stored.get(journal key) -> bytes or None: the durable state of this boot
+    kinds, operations                            tuples: message kinds that it takes, client operations that it serves
+    __init__(node, stored)                       stored.get(journal key) -> bytes or None: the state that was durable
     on_message(source, kind, fields)             fields as the schema lists them; already checked
     on_tick()                                    every config.tick_ms
     on_command(client, request, operation, key, value, expected)
@@ -23,7 +23,7 @@ REJECTED_EVENTS_PER_BOOT = 32  # after that they are only counted: a flood of ru
 
 
 class Node:
-    """`config` is a core.config.Config, `stored` an opened journal, `entropy` 24 random bits (used only without a journal).
+    """config: a core.config.Config. stored: an opened journal. entropy: 24 random bits, used only without a journal.
 
     about: (implementation, version, firmware hash of 8 bytes, reset cause), which the boot event carries.
     """
@@ -96,7 +96,7 @@ class Node:
     # Inputs.
 
     def receive(self, source, data, now_ms):
-        """Take one message from `source` (a board id, or HOST for clients and the controller). Never raises on bad bytes."""
+        """Take one message from `source`, a board id, or HOST for clients and the controller. Bad bytes never raise."""
         self.now_ms = now_ms
         try:
             cluster, sender, _boot, _sequence, kind, fields = codec.decode_message(data)
@@ -163,7 +163,7 @@ class Node:
         )
 
     def take_ready(self):
-        """The effects since the last call as (records, messages, events), each a list in order; None if there are none."""
+        """The effects since the last call, (records, messages, events), each a list in order; None without any."""
         if not (self._records or self._messages or self._events):
             return None
         ready = (self._records, self._messages, self._events)

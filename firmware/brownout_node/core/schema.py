@@ -85,7 +85,15 @@ ADMIT = 4  # key: decimal board id, value: decimal boot; made by boards, never b
 WRITE = 16
 DELETE = 17
 READ = 18
-OPERATIONS = ((PUT, "put"), (GET, "get"), (CAS, "cas"), (ADMIT, "admit"), (WRITE, "write"), (DELETE, "delete"), (READ, "read"))
+OPERATIONS = (
+    (PUT, "put"),
+    (GET, "get"),
+    (CAS, "cas"),
+    (ADMIT, "admit"),
+    (WRITE, "write"),
+    (DELETE, "delete"),
+    (READ, "read"),
+)
 
 # Reply status. `busy`, `full`, `expired` and `refused` mean that the operation definitely did not happen.
 OK = 0
@@ -94,7 +102,14 @@ BUSY = 2  # the board's bounded queue of pending requests is full
 FULL = 3  # the store's bounded number of keys is reached
 EXPIRED = 4  # the client's session was evicted; take a new client id
 REFUSED = 5  # the board cannot serve this operation (unknown, or it is still catching up)
-STATUSES = ((OK, "ok"), (MISMATCH, "mismatch"), (BUSY, "busy"), (FULL, "full"), (EXPIRED, "expired"), (REFUSED, "refused"))
+STATUSES = (
+    (OK, "ok"),
+    (MISMATCH, "mismatch"),
+    (BUSY, "busy"),
+    (FULL, "full"),
+    (EXPIRED, "expired"),
+    (REFUSED, "refused"),
+)
 
 # Membership states, in the order in which they override each other at the same incarnation.
 ALIVE = 0
@@ -165,7 +180,7 @@ EVENTS = (
     (MEMBER, "member", "board:u state:u incarnation:u"),
     (WRITTEN, "written", "key:k value:v stamp:u number:u"),  # a local multi-writer write or delete, durable
     (MERGED, "merged", "key:k value:v stamp:u writer:u number:u repair:o"),  # somebody's update became the state here
-    # a tombstone that every board is known to have seen, or an item that a peer deleted and forgot: no trace is kept of it
+    # a tombstone that every board is known to have seen, or an item that a peer deleted and forgot: no trace is kept
     (FORGOTTEN, "forgotten", "key:k stamp:u writer:u"),
     (PROPOSED, "proposed", "height:u round:u value_id:d valid_round:i"),
     (PREVOTED, "prevoted", "height:u round:u value_id:d valid_round:i"),  # valid_round: of the proposal voted for
