@@ -89,6 +89,7 @@ def fault_lives(run: Run) -> list[dict[str, Any]]:
     for record in run.history.faults:
         lives[record.id].append(record)
     planned = {entry["id"]: entry for entry in run.history.plan.get("faults", ()) if "id" in entry}
+    began_ns = int(run.history.manifest.get("began_ns") or 0)  # a plan counts from there
     rows = []
     for name in sorted(set(lives) | set(planned)):
         records = lives.get(name, [])
@@ -96,7 +97,7 @@ def fault_lives(run: Run) -> list[dict[str, Any]]:
         at: dict[FaultStage, int] = {}
         for record in records:
             at.setdefault(record.stage, record.at_ns)
-        planned_ns = int(float(entry["at_s"]) * 1e9) if "at_s" in entry else at.get(FaultStage.PLANNED)
+        planned_ns = began_ns + int(float(entry["at_s"]) * 1e9) if "at_s" in entry else at.get(FaultStage.PLANNED)
         proof = next((r for r in records if r.stage in (FaultStage.UNPROVEN, FaultStage.PROVEN)), None)
         unproven = any(record.stage is FaultStage.UNPROVEN for record in records)
         rows.append(
