@@ -48,6 +48,7 @@ EVENT_COLUMNS = {
     "received_ns": "BIGINT",
     "channel": "VARCHAR",
 }
+SAME_COUNT = 64  # boots closer than that are of one count
 UNCOUNTED_BOOTS_FROM = 0x10000000  # a board without a journal starts its count of boots up here (core/node.py)
 
 
@@ -336,19 +337,16 @@ def _order_boots(boots: Mapping[int, list[BoardEvent]]) -> list[int]:
 
     Arrival alone would mislead: an event of an earlier boot may have been held up by a fault.
     """
-    heard = {boot: min(event.received_ns for event in events) for boot, events in boots.items()}
-    bases = {0: -1}
-    for boot, events in boots.items():
-        lost = any(event.kind == "boot" and event.fields.get("journal") for event in events)
-        if lost and boot >= UNCOUNTED_BOOTS_FROM:
-            bases[boot] = heard[boot]
-    starts = sorted(bases)
+    counts: list[list[int]] = []
+    for boot in sorted(boots):
+        if not counts or boot - counts[-1][-1] >= SAME_COUNT:
+            counts.append([])
+        counts[-1].append(boot)
 
-    def position(boot: int) -> tuple[int, int]:
-        base = max(start for start in starts if start <= boot)
-        return bases[base], boot
+    def heard(count: list[int]) -> int:
+        return min(event.received_ns for boot in count for event in boots[boot])
 
-    return sorted(boots, key=position)
+    return [boot for count in sorted(counts, key=heard) for boot in count]
 
 
 def _natural(name: str) -> tuple[str, int]:

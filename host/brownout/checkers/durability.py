@@ -188,10 +188,7 @@ def _still_there(
 
 def _wiped_after(run: Run, board: str, at_ns: int) -> bool:
     """Whether the board lost its journal after that moment."""
-    return any(
-        boot.start is not None and not boot.valid_journal and boot.start.received_ns > at_ns
-        for boot in run.boots.get(board, ())
-    )
+    return any(boot.lost_journal and boot.events[0].received_ns > at_ns for boot in run.boots.get(board, ()))
 
 
 def _had_elsewhere(run: Run, writer: str, stamp: int) -> bool:

@@ -18,8 +18,8 @@ def updates(run: Run, board: str) -> Iterator[tuple[BoardEvent, str | None, Item
     """(event, key, item) in the board's own order; (boot event, None, None) where it starts from nothing."""
     number = run.ids.get(board, 0)
     for boot in run.boots.get(board, ()):
-        if boot.start is not None and not boot.valid_journal:
-            yield boot.start, None, None
+        if boot.lost_journal:
+            yield boot.events[0], None, None
         for event in boot.events:
             if event.kind == "written":
                 yield event, event.fields["key"], (event.fields["stamp"], number, event)
@@ -32,7 +32,7 @@ def final_items(run: Run, board: str) -> dict[str, Item]:
     number = run.ids.get(board, 0)
     items: dict[str, Item] = {}
     for boot in run.boots.get(board, ()):
-        if boot.start is not None and not boot.valid_journal:
+        if boot.lost_journal:
             items.clear()
         for event in boot.events:
             if event.kind not in ("written", "merged", "forgotten"):

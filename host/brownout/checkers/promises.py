@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from brownout_node.core import schema
+
 from ..history import BoardEvent, Check, FaultStage, Operation
 from .evidence import Findings, operation, step
-from .run import DARK_KINDS, JOURNAL_KINDS, LOG_OPERATIONS, Boot, Run, height_told
+from .run import JOURNAL_KINDS, LOG_OPERATIONS, Boot, Run, height_told
 
+OFF_KINDS = frozenset({"cut", "cycle", "blackout", "cut_mid_write", "trap"})  # proven while the board is off
 ASKED_ONCE_NS = 1_000_000_000  # clients turn to another board only after a longer wait (workload.py)
 
 
@@ -40,13 +43,12 @@ def check(run: Run) -> Check:
     for board, boots in run.boots.items():
         told = Told()
         for boot in boots:
-            if boot.start is not None:
-                if not boot.valid_journal:
-                    _lost_journal(run, boot, findings)
-                    told = Told()
-                elif boot.order > 0:
-                    reboots += 1
-                    _compare(boot.start, told, findings)
+            if boot.lost_journal:
+                _lost_journal(run, boot, findings)
+                told = Told()
+            elif boot.start is not None and boot.order > 0:
+                reboots += 1
+                _compare(boot.start, told, findings)
             for event in boot.events:
                 _take(run.ids.get(board), event, told, findings)
     answers = _answers(run, findings)
@@ -57,12 +59,13 @@ def check(run: Run) -> Check:
 
 def _lost_journal(run: Run, boot: Boot, findings: Findings) -> None:
     """Without a fault that takes journals away, a board that finds none has broken every promise at once."""
-    assert boot.start is not None
+    first = boot.events[0]
     for outage in run.outages:
-        if outage.kind in JOURNAL_KINDS and boot.board in outage.boards and outage.from_ns <= boot.start.received_ns:
+        if outage.kind in JOURNAL_KINDS and boot.board in outage.boards and outage.from_ns <= first.received_ns:
             return
-    condition = "no journal" if boot.start.fields["journal"] == 1 else "an invalid journal"
-    findings.wrong(f"{boot.board} found {condition} at boot {boot.number}, and no fault took it", step(boot.start))
+    conditions = {schema.JOURNAL_MISSING: "no journal", schema.JOURNAL_INVALID: "an invalid journal"}
+    condition = conditions.get(first.fields.get("journal", 0), "a journal that counts its boots anew")
+    findings.wrong(f"{boot.board} found {condition} at boot {boot.number}, and no fault took it", step(first))
 
 
 def _take(board: int | None, event: BoardEvent, told: Told, findings: Findings) -> None:
@@ -193,15 +196,17 @@ def _answers(run: Run, findings: Findings) -> int:
             answers.setdefault(item.board, []).append(item)
     held = 0
     for record in run.history.faults:
-        last_boots = record.evidence.get("last_boots")
-        if record.stage is not FaultStage.APPLIED or record.kind not in DARK_KINDS or not last_boots:
+        if record.stage is not FaultStage.PROVEN or record.kind not in OFF_KINDS:
             continue
-        for board, number in last_boots.items():
-            boot = _boot_after(run, board, number)
-            if boot is None or boot.start is None or not boot.valid_journal or record.kind in JOURNAL_KINDS:
+        for board in record.boards:
+            boot = _next_boot(run, board, record.at_ns)
+            if boot is None or boot.lost_journal:
                 continue
+            assert boot.start is not None
+            lost = [life.events[0].received_ns for life in run.boots[board][: boot.order] if life.lost_journal]
+            since_ns = max(lost, default=0)
             for item in answers.get(board, ()):
-                if item.finished_ns is None or item.height is None or item.finished_ns > record.at_ns:
+                if item.finished_ns is None or item.height is None or not since_ns <= item.finished_ns <= record.at_ns:
                     continue
                 held += 1
                 starts_from = boot.start.fields["next_height"]
@@ -215,10 +220,9 @@ def _answers(run: Run, findings: Findings) -> int:
     return held
 
 
-def _boot_after(run: Run, board: str, number: int | None) -> Boot | None:
-    """The first life of a board after the one of that number, if it was heard and nothing took its journal."""
-    boots = run.boots.get(board, [])
-    for earlier, later in zip(boots, boots[1:], strict=False):
-        if earlier.number == number:
-            return later
+def _next_boot(run: Run, board: str, at_ns: int) -> Boot | None:
+    """The first life whose boot event was heard after the board was proven to be without power: it began after that."""
+    for boot in run.boots.get(board, ()):
+        if boot.start is not None and boot.start.received_ns > at_ns:
+            return boot
     return None

@@ -15,6 +15,7 @@ from typing import Any
 from brownout_node.core import schema
 
 from ..history import BoardEvent, FaultRecord, FaultStage, History, Operation, Outcome
+from ..store import SAME_COUNT, UNCOUNTED_BOOTS_FROM
 
 OPERATION_NAMES: Mapping[Any, str] = {**dict(schema.OPERATIONS), **{name: name for _, name in schema.OPERATIONS}}
 STATUS_NAMES: Mapping[Any, str] = {**dict(schema.STATUSES), **{name: name for _, name in schema.STATUSES}}
@@ -34,6 +35,7 @@ class Boot:
     number: int
     order: int  # 0 is the board's first
     events: list[BoardEvent]
+    anew: bool = False  # the board had lost its journal: its count of boots does not follow on the last life's
 
     @property
     def start(self) -> BoardEvent | None:
@@ -42,8 +44,9 @@ class Boot:
         return first if first.kind == "boot" else None
 
     @property
-    def valid_journal(self) -> bool:
-        return self.start is not None and self.start.fields["journal"] == schema.JOURNAL_VALID
+    def lost_journal(self) -> bool:
+        """Whether the journal was lost at this boot, or at one before it that was not heard."""
+        return self.anew or (self.start is not None and self.start.fields["journal"] != schema.JOURNAL_VALID)
 
     @property
     def began_ns(self) -> int:
@@ -178,7 +181,9 @@ def _boots(events: Iterable[BoardEvent]) -> dict[str, list[Boot]]:
     for event in events:
         lives = boots.setdefault(event.board, [])
         if not lives or lives[-1].number != event.boot:
-            lives.append(Boot(event.board, event.boot, len(lives), []))
+            follows = not lives or 0 < event.boot - lives[-1].number < SAME_COUNT
+            anew = event.boot >= UNCOUNTED_BOOTS_FROM and (not lives or not follows)
+            lives.append(Boot(event.board, event.boot, len(lives), [], anew))
         lives[-1].events.append(event)
     return boots
 

@@ -75,7 +75,7 @@ def _boots(run: Run, findings: Findings) -> None:
                 )
             _inner_gaps(run, boot, findings)
         for earlier, later in zip(boots, boots[1:], strict=False):
-            missing = range(earlier.number + 1, later.number) if later.valid_journal else range(0)
+            missing = range(earlier.number + 1, later.number) if not later.lost_journal else range(0)
             for number in missing[:4]:
                 if not _cut_short(run, board, number) and not _named(run, board, number):
                     findings.open(f"boot {number} of {board} was never heard", {"board": board, "boot": number})

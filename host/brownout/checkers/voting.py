@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from brownout_node.core import schema
+
 from ..history import BoardEvent, Check
 from .evidence import Findings, step
-from .run import Boot, Run
+from .run import Boot, Run, height_told
 
 VOTES = ("prevoted", "precommitted")
 
@@ -86,19 +88,22 @@ def _standing(run: Run, findings: Findings) -> None:
         lost: Boot | None = None  # the life in which the board lost its standing, until it is admitted again
         for boot in boots:
             start = boot.start
-            if start is not None and not boot.valid_journal:
+            if boot.lost_journal:
                 lost = boot
             if start is not None and start.fields["may_vote"]:
-                if not boot.valid_journal:
+                if start.fields["journal"] != schema.JOURNAL_VALID:
                     findings.wrong(
                         f"{board} has no valid journal at boot {boot.number} and says that it may vote", step(start)
                     )
-                elif lost is not None and not _may_be_admitted(run):
-                    assert lost.start is not None
+                elif (
+                    lost is not None
+                    and lost is not boot
+                    and not _may_be_admitted(boots[lost.order : boot.order], start)
+                ):
                     findings.wrong(
                         f"{board} lost its journal at boot {lost.number}, was never admitted again, and says at boot"
                         f" {boot.number} that it may vote",
-                        step(lost.start),
+                        step(lost.events[0]),
                         step(start),
                     )
                 lost = None
@@ -111,13 +116,21 @@ def _own_admission(run: Run, event: BoardEvent) -> bool:
     return event.kind == "admitted" and bool(event.fields["board"] == run.ids.get(event.board))
 
 
-def _may_be_admitted(run: Run) -> bool:
-    """Whether an admission may stand in the log, the event that would tell of it being lost with the board's power.
+def _may_be_admitted(lives: list[Boot], start: BoardEvent) -> bool:
+    """Whether these lives may have been admitted without that having been told, their last events being lost.
 
-    Admissions are not told as applied, so any height decided without a told command may hold one.
+    An admission is told in the step of its decision: whoever told all of its decisions, and something after the last
+    one, would have told it.
     """
-    decided = {event.fields["height"] for event in run.of("decided")}
-    return bool(decided - {event.fields["height"] for event in run.of("applied")})
+    if start.fields["next_height"] > max(height_told(event) for life in lives for event in life.events):
+        return True
+    for life in lives:
+        decisions = [event.sequence for event in life.events if event.kind == "decided"]
+        if decisions and not any(
+            decisions[-1] < event.sequence <= life.whole_until and event.kind != "applied" for event in life.events
+        ):
+            return True
+    return False
 
 
 def _votes_of_life(run: Run, boot: Boot, findings: Findings) -> None:
@@ -201,7 +214,7 @@ def _spans(boots: list[Boot]) -> list[tuple[int, int]]:
     """
     spans = []
     for boot in boots:
-        if boot.start is not None and not boot.valid_journal:
+        if boot.lost_journal:
             break
         spans.append(_span(boot))
     return spans
