@@ -34,6 +34,8 @@ class Model:
     ports: tuple[str, ...]  # modules of brownout_node.ports that it needs
     architecture: str | None  # for native code (mpy-cross -march); bytecode needs none
     baud_rate: int
+    block_bytes: int  # of a file, written at a time when the board is flashed
+    window_bytes: int  # that may be under way to a board: what its cable takes while it writes its flash
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,7 @@ def load_model(name: str) -> Model:
     document = Table(read_document(path), str(path))
     document.only("model")
     table = document.table("model")
-    table.only("name", "description", "platform", "ports", "architecture", "baud_rate")
+    table.only("name", "description", "platform", "ports", "architecture", "baud_rate", "block_bytes", "window_bytes")
     return Model(
         name=table.word("name"),
         description=table.text("description", "", most=400),
@@ -303,6 +305,8 @@ def load_model(name: str) -> Model:
         ports=table.texts("ports"),
         architecture=table.text("architecture", None, most=16),
         baud_rate=table.integer("baud_rate", 1200, 10_000_000, 115_200),
+        block_bytes=table.integer("block_bytes", 48, 4096, 96),
+        window_bytes=table.integer("window_bytes", 64, 1_000_000, 200),
     )
 
 

