@@ -19,13 +19,16 @@ from brownout_node.core import codec, schema
 from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
 from .faults import PlannedFault
+from .firmware_build import build
+from .flash import FlashResult, FlashTarget, flash, raise_failures
 from .history import BoardEvent
-from .rig import PlannedBoard, Rig
+from .rig import PlannedBoard, Rig, choose_boards, load_model
 from .serial_hub import SerialHub
 from .switches import lab_switches
 from .telemetry import Telemetry
 from .watch import Watch, now_ns
 
+MOST_VOTERS = 7  # of boards that are flashed by hand
 READY_WITHIN_S = 30.0  # power on until every board has said that it is connected
 DESCRIBE_WITHIN_S = 10.0
 HOST_SOURCE = 999_999  # the controller's own number as a source of commands
@@ -85,6 +88,65 @@ class Hand:
 
     def support(self, kind: str) -> Support:
         return self.rig.support[kind]
+
+    def flash(self, progress: Progress = quiet, boards: Sequence[str] | None = None) -> list[FlashResult]:
+        """Flash the boards of a lab that stays, for use by hand: the first seven vote, the others learn.
+
+        What they had promised before is kept. RigError names every board that could not be flashed.
+        """
+        whole = choose_boards(
+            self.rig,
+            "by hand",
+            min(MOST_VOTERS, len(self.names)),
+            max(0, len(self.names) - MOST_VOTERS),
+            sum(board.mesh == "serial" for board in self.rig.boards),
+        )
+        roster = [[board.board, board.name, board.weight] for board in whole]
+        chosen = [board for board in whole if boards is None or board.name in boards]
+        targets = self.targets(chosen, lambda board: self.configuration(board, roster, cluster=1, seed=0))
+        results = flash(targets, progress=progress)
+        raise_failures(results)
+        return results
+
+    def targets(
+        self,
+        boards: Sequence[PlannedBoard],
+        configuration: Callable[[PlannedBoard], dict[str, Any]],
+        firmware: Path | None = None,
+    ) -> list[FlashTarget]:
+        """What the flasher is told of each board. firmware: a folder of firmware instead of ours."""
+        models = {name: load_model(name) for name in sorted({board.model for board in boards})}
+        built = {name: build(model, firmware) for name, model in models.items()}
+        return [
+            FlashTarget(
+                board=board.name,
+                port=self.places[board.name].serial,
+                model=models[board.model],
+                firmware=built[board.model],
+                config=configuration(board),
+            )
+            for board in boards
+        ]
+
+    def configuration(
+        self, board: PlannedBoard, roster: list[list[Any]], *, cluster: int, seed: int, **more: Any
+    ) -> dict[str, Any]:
+        """A board's config.json."""
+        place = self.places[board.name]
+        document: dict[str, Any] = {
+            "cluster": cluster,
+            "board": board.board,
+            "name": board.name,
+            "bed": self.rig.bed,
+            "seed": seed,
+            "roster": roster,
+            "mesh": board.mesh,
+            "telemetry": "serial",
+            **more,
+        }
+        if board.mesh == "mqtt":
+            document["mqtt"] = {"host": place.mqtt_host, "port": place.mqtt_port}
+        return document
 
     def heal(self) -> list[str]:
         """Undo everything that a fault may have left; sentences about what was undone."""
@@ -189,33 +251,20 @@ class Bed(Hand):
         self.progress("starting the lab", 1, 1)
         return lab
 
-    def configuration(self, board: PlannedBoard) -> dict[str, Any]:
-        """The board's config.json."""
-        place = self.places[board.name]
-        document: dict[str, Any] = {
-            "cluster": self.cluster,
-            "board": board.board,
-            "name": board.name,
-            "bed": self.rig.bed,
-            "seed": self.seed,
-            "roster": self.roster(),
-            "mesh": board.mesh,
-            "telemetry": "serial",
-            **self.timing,
-        }
-        if self.protocols is not None:
-            document["protocols"] = list(self.protocols)
-        if board.mesh == "mqtt":
-            document["mqtt"] = {"host": place.mqtt_host, "port": place.mqtt_port}
-        return document
-
     def roster(self) -> list[list[Any]]:
         return [[board.board, board.name, board.weight] for board in self.boards]
 
     def _flash(self) -> None:
-        from . import flash
-
-        self.flashed = flash.flash_bed(self, progress=self.progress)
+        """Flash every board anew, with a fresh journal; it stays at its prompt."""
+        more = dict(self.timing) | ({"protocols": list(self.protocols)} if self.protocols is not None else {})
+        targets = self.targets(
+            self.boards,
+            lambda board: self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **more),
+            self.firmware,
+        )
+        raise_failures(flash(targets, genesis="always", reset=False, progress=self.progress))
+        for target in targets:
+            self.flashed |= target.firmware.hashes
 
     def _listen(self) -> None:
         self.telemetry.subscribe(self.watch.take)

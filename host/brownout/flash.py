@@ -15,19 +15,16 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import serial
 from mpremote.transport import TransportError
 
 from .board_prompt import BoardPrompt
 from .contracts import Progress, RigError
-from .firmware_build import Firmware, FirmwareFile, build
+from .firmware_build import Firmware, FirmwareFile
 from .flash_program import LOOK, SERVE, WRITE
-from .rig import Model, load_model
-
-if TYPE_CHECKING:
-    from .bed import Bed
+from .rig import Model
 
 WORKERS = 8
 CONFIG = "config.json"
@@ -228,27 +225,3 @@ class Session:
 
 def _order(text: str) -> bytes:
     return f"{len(text):04d}{text}".encode()
-
-
-def flash_bed(bed: Bed, progress: Progress = quiet) -> dict[str, str]:
-    """Flash the boards of a bed anew, with a fresh journal each, and leave them at their prompts.
-
-    Returns the firmware's files with the first 8 bytes of their SHA-256 in hex, as boards will name them.
-    """
-    models = {name: load_model(name) for name in {board.model for board in bed.boards}}
-    firmware = {name: build(model, bed.firmware) for name, model in models.items()}
-    targets = [
-        FlashTarget(
-            board=board.name,
-            port=bed.places[board.name].serial,
-            model=models[board.model],
-            firmware=firmware[board.model],
-            config=bed.configuration(board),
-        )
-        for board in bed.boards
-    ]
-    raise_failures(flash(targets, genesis="always", reset=False, progress=progress))
-    hashes: dict[str, str] = {}
-    for name in sorted(firmware):
-        hashes |= firmware[name].hashes
-    return hashes
