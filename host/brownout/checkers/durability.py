@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 
 from ..history import BoardEvent, Check, Operation
 from .evidence import Findings, operation, step
-from .items import Item, final_items, newest_items
+from .items import Item, final_items, newest_items, same_at_the_end
 from .run import GOSSIP_WRITES, STATUS_NAMES, Run, height_told
 
 FRESH_NS = 2_000_000_000  # events of the last moments may not have arrived
@@ -94,13 +94,16 @@ def _gossip(run: Run, acknowledged: list[Operation], findings: Findings) -> None
         by_board[item.board].append(item)
     final = {board: final_items(run, board) for board in run.live_boards()}
     deleted = {key for key, item in newest_items(run).items() if item[2].fields["value"] is None}
+    # Younger ones may not be everywhere yet; the gossip check looks at the end state as a whole.
+    fresh_ns = FRESH_NS if same_at_the_end(run) else run.converge_ns
     for board, items in by_board.items():
         known = _known_updates(run, board)
         unmatched = [item for item in _match(items, known) if _settled(run, item)]
         _unheard(run, board, unmatched, known, findings)
         for event in known.values():
             if (event.fields["key"], event.fields["value"]) in {(item.key, _written(item)) for item in items}:
-                _still_there(run, board, event, final, deleted, findings)
+                if run.finished and event.received_ns + fresh_ns <= run.ended_ns:
+                    _still_there(run, board, event, final, deleted, findings)
 
 
 def _written(item: Operation) -> str | None:
@@ -172,8 +175,6 @@ def _still_there(
 ) -> None:
     key, stamp = event.fields["key"], event.fields["stamp"]
     number = run.ids[writer]
-    if not run.finished or event.received_ns + run.converge_ns > run.ended_ns:
-        return  # too fresh to be everywhere; the gossip check looks at the end state as a whole
     if _wiped_after(run, writer, event.received_ns) and not _had_elsewhere(run, writer, stamp):
         return
     for board, items in final.items():

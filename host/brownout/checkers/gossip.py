@@ -10,7 +10,7 @@ from collections import Counter
 
 from ..history import BoardEvent, Check
 from .evidence import Findings, step
-from .items import Item, final_items, updates
+from .items import Item, final_items, gossip_digests, updates
 from .run import Run
 
 
@@ -59,16 +59,9 @@ def _no_way_back(run: Run, board: str, findings: Findings) -> int:
     return tombstones
 
 
-def _digests(run: Run, board: str) -> list[BoardEvent]:
-    boot = run.last_boot(board)
-    if boot is None:
-        return []
-    return [event for event in boot.events if event.kind == "digest" and event.fields["protocol"] == "gossip"]
-
-
 def _converged(run: Run, findings: Findings) -> None:
     live = run.live_boards()
-    digests = {board: _digests(run, board) for board in live}
+    digests = {board: gossip_digests(run, board) for board in live}
     if not any(run.by_kind.get(kind) for kind in ("written", "merged")) and not any(digests.values()):
         return
     last_write_ns = max((event.received_ns for event in run.of("written")), default=0)

@@ -47,6 +47,20 @@ def final_items(run: Run, board: str) -> dict[str, Item]:
     return items
 
 
+def gossip_digests(run: Run, board: str) -> list[BoardEvent]:
+    """The digests of the gossip store that the board told in its last life."""
+    boot = run.last_boot(board)
+    if boot is None:
+        return []
+    return [event for event in boot.events if event.kind == "digest" and event.fields["protocol"] == "gossip"]
+
+
+def same_at_the_end(run: Run) -> bool:
+    """Whether all boards that run at the end told the same digest last."""
+    last = [gossip_digests(run, board)[-1:] for board in run.live_boards()]
+    return all(last) and len({events[0].fields["digest"] for events in last}) == 1
+
+
 def newest_items(run: Run) -> dict[str, Item]:
     """The greatest update of each key that any board ever had."""
     newest: dict[str, Item] = {}

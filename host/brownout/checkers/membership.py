@@ -12,6 +12,7 @@ from ..history import BoardEvent, Check
 from .evidence import Findings, fault, step
 from .run import BROKER_KINDS, DARK_KINDS, Outage, Run
 
+SLACK_NS = 500_000_000  # late ticks, and a switch that takes its time
 ARRIVAL_NS = 2_000_000_000  # membership events go over MQTT and may arrive late
 DEFAULT_TIMING = {"probe_period_ms": 500, "suspicion_ms": 2000}
 
@@ -33,13 +34,14 @@ def check(run: Run) -> Check:
 
 
 def bound_ns(run: Run) -> int:
-    """How long a board may be gone before everybody must hold it for dead.
+    """How long a board may be gone before every observer must hold it for dead, by its own probes alone.
 
-    A lap over the roster is at most 2n - 1 probe periods, then the suspicion runs, on hearsay once more.
+    Between two probes of one board lie at most two laps over the n - 1 others, less one; the period of the probe that
+    finds nobody follows, then the suspicion.
     """
     timing = {**DEFAULT_TIMING, **run.history.manifest.get("timing", {})}
-    periods_ms = 2 * len(run.boards) * timing["probe_period_ms"] + 2 * timing["suspicion_ms"]
-    return int(periods_ms * 1_000_000) + ARRIVAL_NS
+    periods_ms = 2 * max(1, len(run.boards) - 1) * timing["probe_period_ms"] + timing["suspicion_ms"]
+    return int(periods_ms * 1_000_000) + SLACK_NS
 
 
 def _views(run: Run) -> dict[tuple[str, str], list[BoardEvent]]:

@@ -19,7 +19,8 @@ BOOT_SLACK_NS = 15_000_000_000  # a life that could not speak may end so long af
 def check(run: Run) -> Check:
     findings = Findings("telemetry")
     if not run.finished:
-        findings.open("the run was interrupted before its end")
+        reason = run.history.manifest.get("reason")
+        findings.open("the run was interrupted before its end" + (f": {reason}" if reason else ""))
     for line in run.history.manifest.get("damage", ()):
         findings.open(f"the run's folder is damaged: {line}")
     _gaps(run, findings)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH = 1040  # of every figure, in user units; the page scales it
-GUTTER = 96  # on the left, for names
+GUTTER = 132  # on the left, for names
 RIGHT = 16
 
 
