@@ -7,7 +7,6 @@ answers. Must not be told about boards: what passes between whom is the proxy's 
 from __future__ import annotations
 
 import asyncio
-import getpass
 import importlib.metadata
 import importlib.util
 import json
@@ -88,7 +87,7 @@ class Broker:
             "max_queued_messages 1000",
         ]
         if os.geteuid() == 0:
-            lines.append(f"user {getpass.getuser()}")  # it would leave root for a user who cannot read this file
+            lines.append("user root")  # it would leave root for a user who cannot read this file
         path = directory / "mosquitto.conf"
         path.write_text("\n".join(lines) + "\n")
         return path

@@ -107,6 +107,7 @@ class Cable:
         self._process = process
         self._powered = True
         self._ready = False
+        self._interrupt_after = 0.0
         self._loop.add_reader(master, self._from_board)
         self._show_port()
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .broker import Broker
 from .chip import Chip
-from .process import CommandError
+from .process import CommandError, LabError
 from .proxy import Proxy
 
 MAX_NUMBER = 2**31 - 1
@@ -107,6 +107,9 @@ class Commands:
 
     async def _reset(self, words: Sequence[str]) -> Any:
         boards = self._boards(words)
+        dark = [chip.name for chip in boards if not chip.on]
+        if dark:
+            raise LabError(f"{dark[0]} has no power: nothing to reset (`power on {dark[0]}` first)")
         for chip in boards:
             chip.reset()
             await asyncio.sleep(0)
@@ -150,6 +153,11 @@ class Commands:
     async def _flash(self, words: Sequence[str]) -> Any:
         _choose("flash", words, ("wipe-journal",))
         boards = self._boards(words[1:])
+        lit = [chip.name for chip in boards if chip.on]
+        if lit:
+            raise LabError(
+                f"{lit[0]} has power: its journal is wiped only without (`power off {lit[0]}` first)"
+            )
         for chip in boards:
             chip.wipe_journal()
         return _states(boards)

@@ -8,8 +8,8 @@ ever raced for. Where there is no sshd, or it lets nobody in, `gateway.transport
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -60,7 +60,7 @@ class Gateway:
         self._sessions: list[subprocess.Popen[bytes]] = []
         self._sshd: str | None = None
         self.port: int | None = None
-        self.user = getpass.getuser()
+        self.user = ""
         self.reason: str | None = None
 
     async def start(self, *, wanted: bool = True) -> None:
@@ -73,12 +73,16 @@ class Gateway:
         if self._sshd is None or keygen is None:
             self.reason = "no openssh-server on this machine"
             return
-        self._listen()
         try:
+            self.user = pwd.getpwuid(os.geteuid()).pw_name
+            self._listen()
             self._make_files(keygen)
+        except KeyError:
+            self.reason = f"user {os.geteuid()} has no account here"
+            return
         except (OSError, subprocess.CalledProcessError) as error:
             self.close()
-            self.reason = f"its keys could not be made: {error}"
+            self.reason = f"sshd could not be set up: {error}"
             return
         complaint = await self._probe()
         if complaint is not None:
@@ -140,7 +144,7 @@ class Gateway:
         if process.returncode == 0:
             return None
         lines = said.decode(errors="replace").strip().splitlines() or ["ssh said nothing"]
-        return f"sshd lets nobody in: {lines[-1]}; {self._log.tail()}"
+        return f"sshd lets nobody in: {lines[-1].rstrip('.')} (its own log: {self._log.tail()})"
 
     def ssh_command(self, ssh: str = "ssh") -> list[str]:
         """How to reach this gateway with the ssh client."""

@@ -234,6 +234,21 @@ def test_a_connection_to_the_gateway_does_not_outlive_the_lab(tmp_path: Path) ->
     see_gone([session])
 
 
+def test_flash_can_be_as_slow_as_real_flash(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", "b1", "--local-gateway", "--real-timings")
+    try:
+        code = (
+            "import brownout_rom, time; journal = brownout_rom.flash.journal; at = [time.ticks_us()]\n"
+            "journal.writeblocks(0, bytes(2560), 0); at.append(time.ticks_us())\n"
+            "journal.ioctl(6, 0); at.append(time.ticks_us()); print(at[1] - at[0], at[2] - at[1])"
+        )
+        programs_us, erase_us = (int(word) for word in lab.mpremote("b1", "exec", code).split())
+        assert programs_us >= 10 * 400
+        assert erase_us >= 44_000
+    finally:
+        lab.close()
+
+
 def test_without_ssh_the_gateway_is_local_and_says_why(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "lab", "b1", "--local-gateway")
     try:

@@ -155,9 +155,11 @@ def test_each_power_cycle_is_counted(lab: Lab) -> None:
 
 def test_reset_needs_power(lab: Lab) -> None:
     lab.labctl("power", "off", "boots")
-    refused = lab.command("reset", "boots")
+    before = lab.state("counter")
+    refused = lab.command("reset", "counter", "boots")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "boots has no power" in refused.stderr
+    assert lab.state("counter")["pid"] == before["pid"]
     lab.labctl("power", "on", "boots")
 
 
