@@ -100,10 +100,11 @@ def _gossip(run: Run, acknowledged: list[Operation], findings: Findings) -> None
         known = _known_updates(run, board)
         unmatched = [item for item in _match(items, known) if _settled(run, item)]
         _unheard(run, board, unmatched, known, findings)
+        wanted = {(item.key, _written(item)) for item in items}
         for event in known.values():
-            if (event.fields["key"], event.fields["value"]) in {(item.key, _written(item)) for item in items}:
-                if run.finished and event.received_ns + fresh_ns <= run.ended_ns:
-                    _still_there(run, board, event, final, deleted, findings)
+            old_enough = run.finished and event.received_ns + fresh_ns <= run.ended_ns
+            if old_enough and (event.fields["key"], event.fields["value"]) in wanted:
+                _still_there(run, board, event, final, deleted, findings)
 
 
 def _written(item: Operation) -> str | None:
