@@ -65,7 +65,8 @@ class Cable:
         self._process = 0
         self._to_host = bytearray()
         self._to_board = bytearray()
-        self._host_waits = False
+        self._host_is_full = False  # somebody has to read before more goes through
+        self._host_waits = False  # until the board has read
         self.dropped_bytes = 0
 
     # The host's side.
@@ -91,6 +92,7 @@ class Cable:
         os.close(self._port)
         self._port = self._port_slave = None
         self._to_host.clear()
+        self._host_is_full = False
         self._host_waits = False
 
     def _show_port(self) -> None:
@@ -120,8 +122,8 @@ class Cable:
 
     def detach(self, *, powered: bool) -> None:
         """The board's process is gone; what it had already sent still arrives. `powered`: it starts again at once."""
-        if self._board is not None:
-            self._from_board()
+        while self._board is not None and self._from_board():
+            continue
         self._close_board()
         self._to_board.clear()
         self._let_host_write()
@@ -137,19 +139,20 @@ class Cable:
 
     # Bytes.
 
-    def _from_board(self) -> None:
+    def _from_board(self) -> bool:
+        """Pass one piece on; False where there is none, or none any more."""
         assert self._board is not None
-        while True:
-            try:
-                data = os.read(self._board, CHUNK)
-            except BlockingIOError:
-                return
-            except OSError:  # EIO: the board's end is closed; the supervisor notices by itself
-                data = b""
-            if not data:
-                self._loop.remove_reader(self._board)
-                return
-            self._send_to_host(data)
+        try:
+            data = os.read(self._board, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: the board's end is closed; the supervisor notices by itself
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._board)
+            return False
+        self._send_to_host(data)
+        return True
 
     def _send_to_host(self, data: bytes) -> None:
         if self._port is None:
@@ -165,10 +168,11 @@ class Cable:
         if excess > 0:
             del self._to_host[:excess]
             self.dropped_bytes += excess
-        if self._to_host:
+        if self._to_host and not self._host_is_full:
             self._loop.add_writer(self._port, self._flush_to_host)
-        else:
+        elif self._host_is_full and not self._to_host:
             self._loop.remove_writer(self._port)
+        self._host_is_full = bool(self._to_host)
 
     def _from_host(self) -> None:
         assert self._port is not None
