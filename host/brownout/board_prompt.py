@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import Any
 
 import serial
@@ -16,8 +17,11 @@ from mpremote.transport_serial import SerialTransport
 from .contracts import RigError
 from .serial_cable import open_port
 
-PROMPT_WITHIN_S = 15.0
-ATTEMPT_S = 1.5
+PROMPT_WITHIN_S = 8.0
+FIRST_ATTEMPT_S = 0.3  # each attempt waits longer than the one before: a board that starts loses what comes too early
+OPEN_WITHIN_S = 2.0  # a board that starts anew takes its port away for a moment
+START_WITHIN_S = 3.0  # a program's start is acknowledged at once
+STARTS = 2
 ANSWER_WITHIN_S = 30.0
 WRITE_WITHIN_S = 30.0
 RAW_BANNER = b"raw REPL; CTRL-B to exit\r\n"
@@ -28,7 +32,7 @@ class _Port:
     """What SerialTransport takes for a serial port: reads that end with their bytes or in a TransportError."""
 
     def __init__(self, path: str, baud_rate: int) -> None:
-        self.serial = open_port(path, baud_rate)
+        self.serial = _open(path, baud_rate)
         self.serial.timeout = 0.2
         self.serial.write_timeout = WRITE_WITHIN_S
         self.buffer = bytearray()
@@ -64,6 +68,17 @@ class _Port:
 
     def close(self) -> None:
         self.serial.close()
+
+
+def _open(path: str, baud_rate: int) -> serial.Serial:
+    deadline = time.monotonic() + OPEN_WITHIN_S
+    while True:
+        try:
+            return open_port(path, baud_rate)
+        except RigError:
+            if Path(path).exists() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)  # nothing tells us when a port appears
 
 
 class BoardPrompt(SerialTransport):
@@ -105,13 +120,15 @@ class BoardPrompt(SerialTransport):
         """
         del soft_reset  # would end what is there to be looked at
         deadline = time.monotonic() + timeout_overall
+        attempt_s = FIRST_ATTEMPT_S
         while time.monotonic() < deadline:
             self.serial.write(b"\r\x03")
-            self._wait_for((b">>> ", b"\n>"), ATTEMPT_S)
-            self.serial.write(b"\r\x01")
-            if self._wait_for((RAW_BANNER,), ATTEMPT_S):
-                self.in_raw_repl = True
-                return
+            if self._wait_for((b">>> ", b"\n>"), attempt_s):
+                self.serial.write(b"\r\x01")
+                if self._wait_for((RAW_BANNER,), attempt_s):
+                    self.in_raw_repl = True
+                    return
+            attempt_s *= 1.5
         raise RigError(
             f"board {self.board} at {self.device_name} gives no prompt; is MicroPython on it, and has it power?"
         )
@@ -134,7 +151,7 @@ class BoardPrompt(SerialTransport):
         self,
         min_num_bytes: int,
         ending: bytes,
-        timeout: float | None = 10,
+        timeout: float | None = START_WITHIN_S,
         data_consumer: Any = None,
         timeout_overall: float | None = None,
     ) -> bytes:
@@ -158,12 +175,17 @@ class BoardPrompt(SerialTransport):
 
         The prompt takes bytes one by one, and by the window where it must; a program reads them far quicker.
         """
+        data = program.encode()
+        for attempt in range(1, STARTS + 1):
+            try:
+                self.exec_raw_no_follow(f"import sys;exec(sys.stdin.buffer.read({len(data)}))" if whole else program)
+                break
+            except TransportError:
+                if attempt == STARTS:
+                    raise
+                self.enter_raw_repl(timeout_overall=PROMPT_WITHIN_S / 2)
         if whole:
-            data = program.encode()
-            self.exec_raw_no_follow(f"import sys;exec(sys.stdin.buffer.read({len(data)}))")
             self.serial.write(data)
-        else:
-            self.exec_raw_no_follow(program)
 
     def read_mark(self, mark: str) -> None:
         """One character that the program says."""

@@ -12,9 +12,10 @@ import json
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import serial
@@ -27,6 +28,8 @@ from .flash_program import LOOK, SERVE, WRITE
 from .rig import Model
 
 WORKERS = 8
+RESCUES = 2
+SETTLE_S = 1.5  # a board has booted by then, and interrupting it is safe again
 CONFIG = "config.json"
 BLOCK, ORDER = ".", "line"  # how the board answers
 
@@ -65,17 +68,20 @@ def flash(
     *,
     genesis: str = "first",
     reset: bool = True,
+    rescue: Callable[[str], None] | None = None,
     progress: Progress = quiet,
     workers: int = WORKERS,
 ) -> list[FlashResult]:
     """Flash all targets; the results are in their order, and failures in them.
 
     genesis: "first", "always" or "never". reset: start the boards anew afterwards, or leave them at the prompt.
+    rescue: brings a board that hangs back to life (a reset, a power cycle); it is then tried again. MicroPython's unix
+    port, for one, locks up now and then when it is interrupted while it allocates memory, as it does while it boots.
     progress: called with "flashing" and the number of boards that are done.
     """
     progress("flashing", 0, len(targets))
     with ThreadPoolExecutor(max(1, min(workers, len(targets)))) as pool:
-        jobs = {pool.submit(_flash_one, target, genesis, reset): target for target in targets}
+        jobs = {pool.submit(_flash_one, target, genesis, reset, rescue): target for target in targets}
         for done, _job in enumerate(as_completed(jobs), 1):
             progress("flashing", done, len(targets))
     return [job.result() for job in jobs]
@@ -94,8 +100,26 @@ def config_file(config: Mapping[str, Any]) -> FirmwareFile:
     return FirmwareFile(CONFIG, data, hashlib.sha256(data).hexdigest())
 
 
-def _flash_one(target: FlashTarget, genesis: str, reset: bool) -> FlashResult:
+def _flash_one(
+    target: FlashTarget, genesis: str, reset: bool, rescue: Callable[[str], None] | None = None
+) -> FlashResult:
     began = time.monotonic()
+    result = _try(target, genesis, reset)
+    for _ in range(RESCUES):
+        if rescue is None or not result.error or result.sent_bytes or not Path(target.port).exists():
+            break
+        try:
+            rescue(target.board)
+        except RigError as error:
+            result.error = f"{result.error}; and it could not be rescued: {error}"
+            break
+        time.sleep(SETTLE_S)
+        result = _try(target, genesis, reset)
+    result.duration_s = time.monotonic() - began
+    return result
+
+
+def _try(target: FlashTarget, genesis: str, reset: bool) -> FlashResult:
     result = FlashResult(target.board)
     try:
         with BoardPrompt(target.board, target.port, target.model.baud_rate) as prompt:
@@ -105,7 +129,6 @@ def _flash_one(target: FlashTarget, genesis: str, reset: bool) -> FlashResult:
         result.error = text if target.board in text else f"board {target.board}: {text}"
     except (TransportError, serial.SerialException, OSError) as error:
         result.error = f"board {target.board} at {target.port}: lost while it was flashed ({error}); flash it again"
-    result.duration_s = time.monotonic() - began
     return result
 
 

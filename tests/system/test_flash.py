@@ -90,9 +90,11 @@ def test_a_first_flash_writes_everything_and_the_board_runs_it(lab: VirtualLab, 
 
 
 def test_a_second_flash_sends_nothing_and_interrupts_running_firmware(lab: VirtualLab, firmware: Firmware) -> None:
+    control = LabControl(LocalGateway(), lab.document["labctl"])
     flash_one(target(lab, firmware))
     for _ in range(3):
-        again = flash_one(target(lab, firmware))
+        wait_until(lambda: control.ask("status")["state"]["boards"]["b1"]["connected"], "the firmware runs", 20)
+        again = flash_one(target(lab, firmware), rescue=lambda board: control.ask("reset", board))
         assert (again.written, again.removed, again.genesis) == ([], [], False)
         assert again.unchanged == len(firmware.files) + 1
         assert again.sent_bytes < 100
@@ -146,6 +148,21 @@ def test_files_of_any_size_arrive(lab: VirtualLab) -> None:
     ]
     result = flash_one(target(lab, Firmware(tuple(files), "")), genesis="never", reset=False)
     assert len(result.written) == len(files) + 1
+
+
+def test_a_board_that_hangs_is_rescued_and_tried_again(lab: VirtualLab, firmware: Firmware) -> None:
+    control = LabControl(LocalGateway(), lab.document["labctl"])
+    with BoardPrompt("b1", lab.serial_port("b1")) as prompt:
+        prompt.exec_raw_no_follow("while True:\n try:\n  while True: pass\n except KeyboardInterrupt: pass")
+        prompt.in_raw_repl = False
+    rescued: list[str] = []
+
+    def rescue(board: str) -> None:
+        rescued.append(board)
+        control.ask("reset", board)
+
+    assert flash_one(target(lab, firmware), rescue=rescue).error is None
+    assert rescued == ["b1"]
 
 
 def test_failures_are_collected_by_board(lab: VirtualLab, firmware: Firmware) -> None:
