@@ -22,10 +22,9 @@ from .transport.serial import CLIENT, MESH, SerialLink, mesh_payload, read_mesh,
 HEALTHY_MS = 5000  # a start that gets this far has not failed
 _TELEMETRY_DELAY_MS = 3  # events of one decision leave together
 _BOUNDS_MS = (1, 5, 20, 100)  # of the histogram of late ticks
-_COLLECT_BYTES = (
-    12 * 1024
-)  # garbage between two collections (0.1-0.3 ms each): what lives long then lies close together,
-# and a few KB in one piece can still be had; left alone, a heap of 224 KiB with 58 KB free once had no 2 KB
+# Garbage between two collections (0.1-0.3 ms each): what lives long then lies close together, and a few KB in one piece
+# can still be had; left alone, a heap of 224 KiB with 58 KB free once had no 2 KB.
+_COLLECT_BYTES = 12 * 1024
 _MAINTAIN_TICKS = 8  # the journal is looked after at least this often, even if there is never a quiet tick
 
 

@@ -420,16 +420,16 @@ MALFORMED = {
 }
 
 
-def test_bytes_that_are_not_mqtt_cost_the_connection_and_no_more(board, server):
+@pytest.mark.parametrize("name", MALFORMED)
+def test_bytes_that_are_not_mqtt_cost_the_connection_and_no_more(name, board, server):
     one = board(port=server.port)
-    for name, data in MALFORMED.items():
-        connection = server.welcome()
-        one.expect("connected")
-        connection.sendall(publish(b"in/x", b"before") + data)
-        assert one.expect("message") == "message in/x b'before'", name
-        with pytest.raises((EOFError, ConnectionResetError)):
-            read_packet(connection)
-        connection.close()
+    connection = server.welcome()
+    one.expect("connected")
+    connection.sendall(publish(b"in/x", b"before") + MALFORMED[name])
+    assert one.expect("message") == "message in/x b'before'"
+    with pytest.raises((EOFError, ConnectionResetError)):
+        read_packet(connection)
+    connection.close()
     server.welcome().close()
     one.expect("connected")
 

@@ -26,6 +26,7 @@ _RESEND_MS = const(3000)  # an unacknowledged one is sent again: something betwe
 _CONNECT_MS = const(5000)
 _FIRST_DELAY_MS = const(100)  # before a new attempt; doubles up to the last, and a random part of it is taken
 _LAST_DELAY_MS = const(2000)
+_LASTED_MS = const(1000)  # a connection that lasted so long was a good one: the next attempt follows soon
 
 
 def _text(data):
@@ -80,6 +81,7 @@ class MqttClient:
         self._skip = 0
         self._pending = []
         self._pending_bytes = 0
+        self._stage = 0  # 1: connected, 2: subscribed
         self._waits = asyncio.Event()
         self._over = asyncio.Event()
 
@@ -266,9 +268,9 @@ class MqttClient:
                 self.error = error
             finally:
                 self.close()
-            if time.ticks_diff(time.ticks_ms(), began) > _CONNECT_MS + _LAST_DELAY_MS:
+            if self._stage == 2 and time.ticks_diff(time.ticks_ms(), began) > _LASTED_MS:
                 delay_ms = _FIRST_DELAY_MS
-            await asyncio.sleep_ms(delay_ms // 2 + self._below(delay_ms))
+            await asyncio.sleep_ms(delay_ms // 2 + self._below(delay_ms // 2))
             delay_ms = min(2 * delay_ms, _LAST_DELAY_MS)
 
     def close(self):
@@ -309,7 +311,6 @@ class MqttClient:
     async def _converse(self):
         keep_alive_ms = self._options["keep_alive_s"] * 1000
         self._heard_ms = self._sent_ms = time.ticks_ms()
-        self._stage = 0  # 1: connected, 2: subscribed
         tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._flush()))
         try:
             self._send(self._connect_packet())
