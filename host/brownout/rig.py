@@ -103,6 +103,11 @@ class Rig:
         for board in self.boards:
             if board.name == name:
                 return board
+        if not self.boards:
+            raise UsageError(
+                f"{self.source}: the boards of rig {self.name!r} exist only while a campaign runs; start some that "
+                "stay with `brownout lab up`, and use --rig lab"
+            )
         names = [board.name for board in self.boards]
         raise UsageError(f"{self.source}: unknown board {name!r}{nearest(name, names)}; allowed: {', '.join(names)}")
 

@@ -1,0 +1,142 @@
+"""brownout demo, run, check, report, heal: campaigns and what is left of them."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import LiveProgress, json_option, open_hand, out, print_document, rig_option
+
+if TYPE_CHECKING:
+    from ..campaign import RunResult
+
+EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
+MOST_EVIDENCE = 5  # lines of a counter-example on the terminal; the report has all
+DEMO_SEED = "1"
+
+out_option = click.option(
+    "--out", "folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
+)
+live_option = click.option("--live-less", "--no-live", "live_less", is_flag=True, help="Lines of text, no moving bars.")
+
+
+@click.command()
+@click.option("--seed", default=DEMO_SEED, show_default=True, help="Another course of the same events.")
+@out_option
+@json_option
+@live_option
+def demo(seed: str, folder: Path, as_json: bool, live_less: bool) -> int:
+    """Run the demo: five virtual boards, a cut in the middle of a vote, a split, a torn write, and a verdict."""
+    return _run("demo", "virtual", seed, folder, as_json, live_less)
+
+
+@click.command()
+@click.argument("campaign")
+@rig_option("virtual")
+@click.option("--seed", help="An integer from 0; the same seed gives the same plan. Drawn and named if left out.")
+@out_option
+@json_option
+@live_option
+def run(campaign: str, rig_name: str, seed: str | None, folder: Path, as_json: bool, live_less: bool) -> int:
+    """Run CAMPAIGN, a shipped one's name or a campaign file, and judge what happened."""
+    return _run(campaign, rig_name, seed, folder, as_json, live_less)
+
+
+def _run(campaign_name: str, rig_name: str, seed: str | None, folder: Path, as_json: bool, live_less: bool) -> int:
+    from .. import campaign as runner
+    from ..campaign_file import load_campaign
+    from ..document import parse_seed
+    from ..rig import load_rig
+
+    number = parse_seed(secrets.randbelow(10**6) if seed is None else seed)
+    campaign = load_campaign(campaign_name)
+    rig = load_rig(rig_name)
+    with LiveProgress(live=not live_less) as progress:
+        result = runner.run(campaign, rig, number, folder, progress=progress)
+    if as_json:
+        print_document(result.document)
+    else:
+        show_verdict(result.document)
+        _show_places(result, campaign_name, rig_name, number)
+    return EXIT_CODES[result.verdict]
+
+
+def _show_places(result: RunResult, campaign: str, rig: str, seed: int) -> None:
+    console = out()
+    console.print(f"report    {result.folder / 'report.html'}")
+    console.print(f"run again brownout run {campaign} --rig {rig} --seed {seed}")
+
+
+def show_verdict(document: dict[str, Any]) -> None:
+    """The verdict, each check with its finding, and the evidence of those that are not valid."""
+    from rich.markup import escape
+
+    console = out()
+    colours = {"valid": "green", "invalid": "red", "unknown": "yellow"}
+    for check in document["checks"]:
+        verdict = check["verdict"]
+        console.print(f"[{colours[verdict]}]{verdict:8}[/] {check['name']:16} {escape(str(check['detail']))}")
+        if verdict != "valid":
+            for line in check["evidence"][:MOST_EVIDENCE]:
+                console.print(f"         {escape(_one_line(line))}")
+            more = len(check["evidence"]) - MOST_EVIDENCE
+            if more > 0:
+                console.print(f"         and {more} more, in the report")
+    verdict = document["verdict"]
+    seed = f" (campaign {document['campaign']}, seed {document['seed']})" if "campaign" in document else ""
+    console.print(f"[bold {colours[verdict]}]{verdict.upper()}[/]{seed}")
+
+
+def _one_line(evidence: Any) -> str:
+    if not isinstance(evidence, dict):
+        return str(evidence)
+    return ", ".join(f"{key} {value}" for key, value in evidence.items() if value is not None)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@json_option
+def check(run: Path, as_json: bool) -> int:
+    """Judge the folder of a RUN again; it needs neither the rig nor the boards."""
+    from ..checkers import check_run
+
+    document = check_run(run)
+    if as_json:
+        print_document(document)
+    else:
+        show_verdict(document)
+    return EXIT_CODES[document["verdict"]]
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def report(run: Path) -> None:
+    """Write the report.html of a RUN again."""
+    from ..report import write_report
+
+    click.echo(str(write_report(run)))
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path), required=False)
+@click.option("--rig", "rig_name", help="Heal this rig by hand instead: links, broker, cables and power of all boards.")
+@json_option
+def heal(runs: Path | None, rig_name: str | None, as_json: bool) -> None:
+    """Undo what a run left behind whose host was killed. RUNS: its folder, or one of runs (default: runs)."""
+    from ..campaign import heal as heal_runs
+    from ..contracts import UsageError
+
+    if rig_name is not None and runs is not None:
+        raise UsageError("heal takes the folder of a run or --rig, not both")
+    if rig_name is not None:
+        with open_hand(rig_name) as hand:
+            done = hand.heal()
+    else:
+        done = heal_runs(runs or Path("runs"))
+    if as_json:
+        print_document({"healed": done})
+    else:
+        click.echo("\n".join(done) if done else "there was nothing to heal")
