@@ -104,7 +104,7 @@ class Hand:
         roster = [[board.board, board.name, board.weight] for board in whole]
         chosen = [board for board in whole if boards is None or board.name in boards]
         targets = self.targets(chosen, lambda board: self.configuration(board, roster, cluster=1, seed=0))
-        results = flash(targets, progress=progress)
+        results = flash(targets, rescue=lambda board: self.power.reset([board]), progress=progress)
         raise_failures(results)
         return results
 
@@ -262,7 +262,14 @@ class Bed(Hand):
             lambda board: self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **more),
             self.firmware,
         )
-        raise_failures(flash(targets, genesis="always", reset=False, progress=self.progress))
+        results = flash(
+            targets,
+            genesis="always",
+            reset=False,
+            rescue=lambda board: self.power.reset([board]),
+            progress=self.progress,
+        )
+        raise_failures(results)
         for target in targets:
             self.flashed |= target.firmware.hashes
 

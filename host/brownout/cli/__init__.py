@@ -17,7 +17,7 @@ import click
 from ..contracts import RigError, UsageError
 from . import bench, console, flash, lab, link, power, rig, run
 
-USAGE, RIG_FAILURE, INTERRUPTED = 2, 4, 130
+USAGE, RIG_FAILURE, INTERRUPTED, CLOSED_PIPE = 2, 4, 130, 141
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -48,7 +48,7 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. The console script `brownout`."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = brownout.main(args=None if arguments is None else list(arguments), standalone_mode=False)
         sys.stdout.flush()
@@ -68,9 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"rig failure: {error}")
         return RIG_FAILURE
     except BrokenPipeError:
-        # Whoever read our output has gone; keep Python from complaining about it at exit.
+        # Whoever read our output has gone; keep Python from complaining about it at exit. Not 0: a verdict may be lost.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return CLOSED_PIPE
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

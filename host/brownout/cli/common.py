@@ -41,7 +41,11 @@ def out() -> Console:
     """Where results go, wrapped only where somebody looks."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1, which says `invalid`
+
+    return Output(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def open_hand(rig_name: str) -> Hand:
