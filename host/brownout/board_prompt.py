@@ -82,11 +82,12 @@ def _open(path: str, baud_rate: int) -> serial.Serial:
 
 
 class BoardPrompt(SerialTransport):
-    """Use as a context manager: inside, the board stands at its raw prompt."""
+    """Use as a context manager: inside, the board stands at its raw prompt, unless `enter` is False."""
 
-    def __init__(self, board: str, path: str, baud_rate: int = 115_200) -> None:
+    def __init__(self, board: str, path: str, baud_rate: int = 115_200, *, enter: bool = True) -> None:
         # SerialTransport's own __init__ opens the port in its own way; these are the attributes that it sets.
         self.board = board
+        self._enter = enter
         self.device_name = path
         self.in_raw_repl = False
         self.use_raw_paste = True
@@ -96,7 +97,8 @@ class BoardPrompt(SerialTransport):
 
     def __enter__(self) -> BoardPrompt:
         try:
-            self.enter_raw_repl()
+            if self._enter:
+                self.enter_raw_repl()
         except BaseException:
             self.close()
             raise
@@ -129,7 +131,10 @@ class BoardPrompt(SerialTransport):
                     self.in_raw_repl = True
                     return
             attempt_s *= 1.5
-        raise RigError(
+        raise self._no_prompt()
+
+    def _no_prompt(self) -> RigError:
+        return RigError(
             f"board {self.board} at {self.device_name} gives no prompt; is MicroPython on it, and has it power?"
         )
 
@@ -170,22 +175,35 @@ class BoardPrompt(SerialTransport):
             if not self.serial.fill(time.monotonic() + (ANSWER_WITHIN_S if timeout is None else timeout)):
                 return bytes(self.serial.take(len(buffer)))
 
-    def run(self, program: str, *, whole: bool = False) -> None:
-        """Start a program; its output follows. whole: send it in one piece, to a board that makes a sender wait.
-
-        The prompt takes bytes one by one, and by the window where it must; a program reads them far quicker.
-        """
-        data = program.encode()
+    def run(self, program: str) -> None:
+        """Start a program at the raw prompt; its output follows."""
         for attempt in range(1, STARTS + 1):
             try:
-                self.exec_raw_no_follow(f"import sys;exec(sys.stdin.buffer.read({len(data)}))" if whole else program)
-                break
+                self.exec_raw_no_follow(program)
+                return
             except TransportError:
                 if attempt == STARTS:
                     raise
                 self.enter_raw_repl(timeout_overall=PROMPT_WITHIN_S / 2)
-        if whole:
-            self.serial.write(data)
+
+    def run_at_once(self, program: str) -> None:
+        """The same from wherever the board is, in one piece, for boards that make a sender wait.
+
+        The prompt takes bytes one by one, and by the window where it must; a program reads what follows far quicker.
+        """
+        data = program.encode()
+        start = f"import sys;exec(sys.stdin.buffer.read({len(data)}))".encode()
+        deadline = time.monotonic() + PROMPT_WITHIN_S
+        attempt_s = FIRST_ATTEMPT_S
+        while time.monotonic() < deadline:
+            self.serial.write(b"\r\x03")
+            if self._wait_for((b">>> ", b"\n>"), attempt_s):
+                self.serial.write(b"\r\x01" + start + END + data)
+                if self._wait_for((RAW_BANNER + b">OK",), START_WITHIN_S):
+                    self.in_raw_repl = True
+                    return
+            attempt_s *= 1.5
+        raise self._no_prompt()
 
     def read_mark(self, mark: str) -> None:
         """One character that the program says."""

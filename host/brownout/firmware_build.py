@@ -9,7 +9,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,11 +71,6 @@ def build(model: Model, source: Path | None = None) -> Firmware:
     ]
     files += [_file(name, _read(entry / name)) for name in ENTRY]
     return Firmware(tuple(sorted(files, key=lambda file: file.path)), compiler)
-
-
-def build_all(models: Mapping[str, Model], source: Path | None = None) -> dict[str, Firmware]:
-    """Build once for each model."""
-    return {name: build(model, source) for name, model in models.items()}
 
 
 def _file(path: str, data: bytes) -> FirmwareFile:

@@ -122,7 +122,7 @@ def _flash_one(
 def _try(target: FlashTarget, genesis: str, reset: bool) -> FlashResult:
     result = FlashResult(target.board)
     try:
-        with BoardPrompt(target.board, target.port, target.model.baud_rate) as prompt:
+        with BoardPrompt(target.board, target.port, target.model.baud_rate, enter=False) as prompt:
             Session(prompt, target, result).run(genesis, reset)
     except RigError as error:
         text = str(error)
@@ -145,9 +145,12 @@ class Session:
         self._under_way_bytes = 0
 
     def run(self, genesis: str, reset: bool) -> None:
-        self._whole = self.target.model.window_bytes > len(LOOK + WRITE + SERVE)
-        self.prompt.run(LOOK + SERVE if self._whole else LOOK + WRITE + SERVE, whole=self._whole)
-        self._can_write = not self._whole
+        if self.target.model.window_bytes > len(LOOK + SERVE):
+            self.prompt.run_at_once(LOOK + SERVE)
+        else:
+            self.prompt.enter_raw_repl()
+            self.prompt.run(LOOK + WRITE + SERVE)
+            self._can_write = True
         self._look()
         wanted = self.target.firmware.files
         config = config_file(self.target.config)

@@ -1,0 +1,92 @@
+"""What is built for a board: the modules it needs, compiled, the same bytes each time, and errors with their place."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from brownout import resources
+from brownout.contracts import UsageError
+from brownout.firmware_build import build
+from brownout.rig import load_model
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "brownout" / "mpy"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the firmware that may be changed."""
+    folder = tmp_path / "firmware"
+    shutil.copytree(
+        resources.firmware_package(), folder / "brownout_node", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("boot.py", "main.py"):
+        shutil.copy(resources.firmware_directory() / name, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", resources.shipped(resources.models_directory()))
+def test_a_board_gets_what_it_needs_and_no_other_port(name: str) -> None:
+    model = load_model(name)
+    firmware = build(model)
+    paths = [file.path for file in firmware.files]
+    assert paths == sorted(paths)
+    assert {"boot.py", "main.py", "brownout_node/core/vote.mpy", "brownout_node/storage/journal.mpy"} <= set(paths)
+    ports = {path for path in paths if path.startswith("brownout_node/ports/")}
+    wanted = {"__init__", "common", *model.ports}
+    assert ports == {f"brownout_node/ports/{port}.mpy" for port in wanted}
+    for file in firmware.files:
+        assert file.sha256 == hashlib.sha256(file.data).hexdigest()
+        assert file.data[:2] == b"M\x06" or file.path in ("boot.py", "main.py")
+
+
+def test_the_hash_is_the_one_that_boards_compute() -> None:
+    firmware = build(load_model("virtual"))
+    digest = hashlib.sha256()
+    for file in firmware.files:
+        digest.update(file.path.encode() + b"\0" + bytes.fromhex(file.sha256)[:8])
+    assert firmware.hash == digest.hexdigest()[:16]
+
+
+def test_the_same_source_gives_the_same_bytes_from_anywhere_with_and_without_a_cache(source: Path, cache: Path) -> None:
+    model = load_model("virtual")
+    first = build(model)
+    assert len(list(cache.glob("*.mpy"))) > 20
+    assert build(model) == first
+    shutil.rmtree(cache)
+    assert build(model, source) == first
+    shutil.rmtree(cache)
+    cache.write_text("no folder can be made here")
+    assert build(model) == first
+
+
+def test_a_changed_module_is_compiled_again_and_nothing_else(source: Path, cache: Path) -> None:
+    model = load_model("virtual")
+    before = build(model, source)
+    count = len(list(cache.glob("*.mpy")))
+    step = source / "brownout_node" / "core" / "step.py"
+    step.write_text(step.read_text().replace("return True", "return 1"))
+    after = build(model, source)
+    assert len(list(cache.glob("*.mpy"))) == count + 1
+    changed = [file.path for file, old in zip(after.files, before.files, strict=True) if file != old]
+    assert changed == ["brownout_node/core/step.mpy"]
+    assert after.hash != before.hash
+
+
+def test_a_module_that_does_not_compile_is_named(source: Path) -> None:
+    module = source / "brownout_node" / "core" / "mine.py"
+    module.write_text("def f(:\n")
+    with pytest.raises(UsageError, match=r"core/mine\.py: does not compile for MicroPython: (.|\n)*line 1"):
+        build(load_model("virtual"), source)
+
+
+def test_a_folder_that_is_no_firmware_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"boot\.py: cannot be read: No such file"):
+        build(load_model("virtual"), tmp_path)
