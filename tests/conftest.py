@@ -1,7 +1,7 @@
 """Shared by all tests: where the tree is, Hypothesis profiles, and what happens where a tool is missing.
 
-A test that needs a program of the system says `@pytest.mark.needs("mosquitto")`. Where it is missing, the test is skipped
-with the reason on a workstation, and fails in CI: nothing goes untested in silence.
+A test that needs a program of the system says `@pytest.mark.needs("mosquitto")`. Where it is missing, the test is
+skipped with the reason on a workstation, and fails in CI: nothing goes untested in silence.
 """
 
 from __future__ import annotations

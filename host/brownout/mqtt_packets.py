@@ -28,7 +28,7 @@ class Publish(NamedTuple):
 
 
 def packet_end(data: bytes, start: int) -> tuple[int, int]:
-    """(offset of the body, offset behind the packet) of the packet at `start`; the latter is 0 while it is incomplete."""
+    """(offset of the body, offset behind the packet) of the packet at `start`; the latter is 0 until it is whole."""
     available = len(data)
     if start < available and not 1 <= data[start] >> 4 <= 14:
         raise PacketError(f"packet type {data[start] >> 4}")

@@ -1,8 +1,8 @@
 """The links of the virtual lab: one MQTT-parsing proxy, with a listener of its own for each board.
 
-It acts on whole PUBLISH packets and lets everything else pass. A message between boards is judged once, on its way down
-to the receiver, by the sender that its topic names: so group topics can be cut pair by pair, and one way. What a board
-says to the host (re, ev, up) is judged on its way up, what the host says to it (cmd) on its way down.
+It acts on whole PUBLISH packets and lets everything else pass. A message between boards is judged once, on its way
+down to the receiver, by the sender that its topic names: so group topics can be cut pair by pair, and one way. What
+a board says to the host (re, ev, up) is judged on its way up, what the host says to it (cmd) on its way down.
 
 Must not invent or reorder messages of a pair, and must not know why a rule stands. What QoS 1 needs:
 - dropped on the way up: no PUBACK comes, so the board keeps the message and sends it again;

@@ -64,13 +64,13 @@ BUGS = (
     ),
     Bug(
         "resurrects deleted keys",
-        "flapping-power",
-        frozenset({"gossip", "durability"}),
+        "broker-loss",
+        frozenset({"gossip"}),
         "core/gossip.py",
         (
             (
                 "newer = wire[2:] > held[_WIRE][2:]",
-                "newer = held[_WIRE][1] is None or wire[2:] > held[_WIRE][2:]",
+                "newer = wire[2:] > held[_WIRE][2:] or (held[_WIRE][1] is None and wire[1] is not None)",
             ),
         ),
     ),

@@ -1,0 +1,48 @@
+"""`brownout bench`: the figures that the project holds itself to, each beside what it is compared to, in one run.
+
+A figure that is missed stays in the table. Must not be a test: times depend on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from ..contracts import UsageError
+from . import decision, flashing, fleet, heap, journal, publish
+from .figures import Figure, document, print_table
+from .workbench import Workbench, machine
+
+PARTS: dict[str, Callable[[Workbench], list[Figure]]] = {
+    "journal": journal.measure,
+    "publish": publish.measure,
+    "decision": decision.measure,
+    "heap": heap.measure,
+    "flash": flashing.measure,
+    "fleet": fleet.measure,
+}
+
+
+def main(names: Sequence[str], as_json: bool) -> int:
+    """Measure the named parts, or all; print a table, or with `as_json` only the document. Returns the exit code."""
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise UsageError(f"bench: unknown measurement {unknown[0]!r}; allowed: {', '.join(PARTS)}")
+    status = Console(stderr=True)
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == 0 and not as_json:
+            status.print(f"[dim]{what} ...[/]", highlight=False)
+
+    figures: list[Figure] = []
+    on = machine()
+    with Workbench(progress) as bench:
+        for name in names or PARTS:
+            figures += PARTS[name](bench)
+    if as_json:
+        print(json.dumps(document(figures, on), indent=1))
+    else:
+        print_table(figures, on, Console())
+    return 0

@@ -1,0 +1,73 @@
+"""What the firmware takes of a board's heap after boot, code included, and whether that grows with what it hears.
+
+Must not count garbage: boards collect before they report.
+"""
+
+from __future__ import annotations
+
+from ..history import BoardEvent
+from .decision import vote_bed
+from .figures import Figure, Sample
+from .workbench import HEAP, Workbench
+
+KIB = 1024
+TARGET_KIB = 160
+MESSAGES = 100_000
+SETTLED = 10_000
+EVERY = 500
+WINDOW = 20  # samples that a level is taken from
+MOST_GROWTH = 1.005  # half a percent is less than two samples of one level differ by
+REPORT_WITHIN_S = 20.0
+
+
+def measure(bench: Workbench) -> list[Figure]:
+    return [_after_boot(bench), _growth(bench)]
+
+
+def _after_boot(bench: Workbench) -> Figure:
+    """The first report of each board of a bed, from its own mouth; the largest."""
+    bed = vote_bed(bench)
+    used = {}
+    for board in bed.names:
+
+        def fits(event: BoardEvent, board: str = board) -> bool:
+            return event.board == board and event.kind == "metrics"
+
+        event = bed.telemetry.wait_for(fits, REPORT_WITHIN_S)
+        if event is not None:
+            used[board] = event.fields["heap_used"] / KIB
+    return Figure(
+        "heap after boot",
+        max(used.values(), default=None),
+        "KiB",
+        TARGET_KIB,
+        len(used),
+        compared_to=f"the limit of {HEAP}",
+        compared_value=float(HEAP.rstrip("k")),
+        measure="value",
+        note="the largest of five voters with three protocols and shell, MQTT and serial, code included, 64-bit port, "
+        "after a collection",
+    )
+
+
+def _growth(bench: Workbench) -> Figure:
+    bench.progress("feeding 100,000 messages to one board", 0, 1)
+    heap, heights, kinds, took_ms = bench.run("messages.py", MESSAGES, EVERY)
+    bench.progress("feeding 100,000 messages to one board", 1, 1)
+    first = SETTLED // EVERY
+    early, late = (
+        Sample.of([value / KIB for value in part]) for part in (heap[first : first + WINDOW], heap[-WINDOW:])
+    )
+    return Figure(
+        f"heap after {MESSAGES:,} messages",
+        late.median,
+        "KiB",
+        MOST_GROWTH,
+        sum(count for _kind, count in kinds),
+        p99=late.p99,
+        compared_to=f"after {SETTLED:,} messages",
+        compared_value=early.median,
+        compared_p99=early.p99,
+        note=f"core and journal of one voter, three protocols, {heights:,} heights, {len(kinds)} kinds of messages, "
+        f"{took_ms / sum(count for _kind, count in kinds):.2f} ms a message",
+    )
