@@ -70,7 +70,7 @@ def _boots(run: Run, findings: Findings) -> None:
         if not boots:
             findings.open(f"{board} was never heard at all", {"board": board})
         for boot in boots:
-            if boot.start is None:
+            if boot.start is None and not (_cable_unheard(boot) and _cut_short(run, board, boot.number)):
                 findings.open(
                     f"boot {boot.number} of {board} has no boot event", step(boot.events[0], "the first that arrived")
                 )
@@ -102,6 +102,11 @@ def _inner_gaps(run: Run, boot: Boot, findings: Findings) -> None:
                 step(after),
             )
             return
+
+
+def _cable_unheard(boot: Boot) -> bool:
+    """Whether nothing of a life came by its cable: power went before the first frame, and only MQTT was quicker."""
+    return all(event.channel == "mqtt" for event in boot.events)
 
 
 def _cut_short(run: Run, board: str, number: int) -> bool:
