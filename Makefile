@@ -43,6 +43,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/lint_firmware.py
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal

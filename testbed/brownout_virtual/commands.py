@@ -155,9 +155,7 @@ class Commands:
         boards = self._boards(words[1:])
         lit = [chip.name for chip in boards if chip.on]
         if lit:
-            raise LabError(
-                f"{lit[0]} has power: its journal is wiped only without (`power off {lit[0]}` first)"
-            )
+            raise LabError(f"{lit[0]} has power: its journal is wiped only without (`power off {lit[0]}` first)")
         for chip in boards:
             chip.wipe_journal()
         return _states(boards)

@@ -24,6 +24,8 @@ PARTS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "fleet": fleet.measure,
 }
 
+WIDE = 170
+
 
 def main(names: Sequence[str], as_json: bool) -> int:
     """Measure the named parts, or all; print a table, or with `as_json` only the document. Returns the exit code."""
@@ -44,5 +46,8 @@ def main(names: Sequence[str], as_json: bool) -> int:
     if as_json:
         print(json.dumps(document(figures, on), indent=1))
     else:
-        print_table(figures, on, Console())
+        console = Console()
+        if not console.is_terminal:
+            console.width = WIDE  # a table in a file is not to be folded
+        print_table(figures, on, console)
     return 0
