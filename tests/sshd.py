@@ -27,6 +27,7 @@ StrictModes no
 PidFile none
 PermitRootLogin prohibit-password
 SetEnv HOME={directory}/home
+MaxSessions {max_sessions}
 LogLevel ERROR
 """
 
@@ -34,7 +35,7 @@ LogLevel ERROR
 class Sshd:
     """`spec` is how to reach it; use as a context manager."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, max_sessions: int = 10) -> None:
         self.directory = directory
         self.known_hosts = directory / "known_hosts"
         with socket.socket() as probe:
@@ -44,7 +45,9 @@ class Sshd:
         for name in ("host_key", "user_key", "other_key"):
             self._keygen(name)
         self.trust("host_key")
-        (directory / "config").write_text(CONFIGURATION.format(port=self.port, directory=directory))
+        (directory / "config").write_text(
+            CONFIGURATION.format(port=self.port, directory=directory, max_sessions=max_sessions)
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def _keygen(self, name: str) -> None:

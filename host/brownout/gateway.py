@@ -33,6 +33,7 @@ KEEP_ALIVE_S = 5
 GRACE_S = 1  # between the polite and the other end of a command that takes too long
 BACKSTOP_S = 3.0  # after which this side gives up on a far side that should have ended the command
 MOST_SESSIONS = 8  # at once on one connection; sshd allows ten
+NO_ROOM_PAUSE_S = 0.02
 ENDED_BY_TIMEOUT = (124, 137)
 _POLL_S = 0.001  # invoke looks for the end of a command every 10 ms unless told otherwise
 
@@ -42,6 +43,10 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 class _NotStarted(Exception):
     """The connection failed before the command could have begun."""
+
+
+class _NoRoom(Exception):
+    """The far side has as many sessions as it allows; the connection itself is fine."""
 
 
 class _UnknownHost(paramiko.SSHException):
@@ -64,9 +69,29 @@ class _QuickRemote(Remote):
 
 
 class _Connection(fabric.Connection):
+    """Opened once and no more: Fabric would open one that died again from whatever threads use it, all at once."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        # What is set in another way becomes part of the configuration, which is copied for each command.
+        self._set(was_opened=False)
+        # paramiko keeps why a session was refused in one place for all threads.
+        self._set(opening=threading.Lock())
+
+    def open(self) -> Any:
+        if self.was_opened:
+            if not self.is_connected:
+                raise _NotStarted("the connection had died")
+            return None
+        self._set(was_opened=True)
+        return super().open()
+
     def create_session(self) -> Any:
         try:
-            return super().create_session()
+            with self.opening:
+                return super().create_session()
+        except paramiko.ChannelException as error:
+            raise _NoRoom(str(error)) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise _NotStarted(str(error) or type(error).__name__) from error
 
@@ -99,7 +124,6 @@ class _CommandLine:
         try:
             outcome = self._execute(line, timeout_s + GRACE_S + BACKSTOP_S)
         except (CommandTimedOut, ThreadException) as error:
-            self._lost()
             raise RigError(
                 f"gateway {self.name}: {shown}: no answer after {time.monotonic() - began:.1f} s "
                 f"({type(error).__name__}); is the gateway overloaded, or its link down?",
@@ -118,9 +142,6 @@ class _CommandLine:
 
     def _execute(self, line: str, backstop_s: float) -> Any:
         raise NotImplementedError
-
-    def _lost(self) -> None:
-        """The connection, if there is one, is not to be used again."""
 
     def close(self) -> None:
         """Let go of the gateway."""
@@ -157,23 +178,47 @@ class SshGateway(_CommandLine):
 
     def _execute(self, line: str, backstop_s: float) -> Any:
         with self._sessions:
-            connection = self._connected()
             try:
-                outcome = connection.run(
-                    line, hide=True, warn=True, in_stream=False, encoding="utf-8", timeout=backstop_s, echo=False
-                )
-            except _NotStarted as error:
-                self._lost()
-                raise RigError(
-                    f"gateway {self.name}: {self._where} does not answer any more ({error}); is its link up?"
-                ) from error
-            except (paramiko.SSHException, EOFError, OSError) as error:
-                self._lost()
-                raise RigError(f"gateway {self.name}: lost {self._where}: {error}", definite=False) from error
+                outcome = self._attempt(line, backstop_s)
+            except _NotStarted:  # the connection had died, or another thread gave it up: once more, on a new one
+                try:
+                    outcome = self._attempt(line, backstop_s)
+                except _NotStarted as error:
+                    raise RigError(
+                        f"gateway {self.name}: {self._where} does not answer any more ({error}); is its link up?"
+                    ) from error
+        return outcome
+
+    def _attempt(self, line: str, backstop_s: float) -> Any:
+        connection = self._connected()
+        try:
+            outcome = self._when_there_is_room(connection, line, backstop_s)
+        except (_NotStarted, CommandTimedOut, ThreadException):
+            self._give_up(connection)
+            raise
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            self._give_up(connection)
+            raise RigError(f"gateway {self.name}: lost {self._where}: {error}", definite=False) from error
         if outcome.exited < 0:  # paramiko's word for a connection that ended before the command
-            self._lost()
+            self._give_up(connection)
             raise RigError(f"gateway {self.name}: lost {self._where} in the middle of a command", definite=False)
         return outcome
+
+    def _when_there_is_room(self, connection: _Connection, line: str, backstop_s: float) -> Any:
+        """sshd counts a session until it has buried its process, so for a moment after it has said that one ended."""
+        deadline = time.monotonic() + CHANNEL_TIMEOUT_S
+        while True:
+            try:
+                return connection.run(
+                    line, hide=True, warn=True, in_stream=False, encoding="utf-8", timeout=backstop_s, echo=False
+                )
+            except _NoRoom as error:
+                if time.monotonic() > deadline:
+                    raise RigError(
+                        f"gateway {self.name}: {self._where} opens no session ({error}) "
+                        f"within {CHANNEL_TIMEOUT_S:g} s; what is MaxSessions in its sshd_config?"
+                    ) from error
+                time.sleep(NO_ROOM_PAUSE_S)
 
     def _connected(self) -> _Connection:
         with self._connecting:
@@ -236,9 +281,11 @@ class SshGateway(_CommandLine):
             return f"{start}: no such host name ({error.strerror})"
         return f"{start}: no connection: {str(error) or type(error).__name__}; try: ssh -p {spec.port} -i {spec.key}"
 
-    def _lost(self) -> None:
+    def _give_up(self, connection: _Connection) -> None:
+        """Not to be used again; another thread may have put a new one in its place already."""
         with self._connecting:
-            self._close_connection()
+            if connection is self._connection:
+                self._close_connection()
 
     def _close_connection(self) -> None:
         if self._connection is not None:
@@ -246,7 +293,8 @@ class SshGateway(_CommandLine):
             self._connection = None
 
     def close(self) -> None:
-        self._lost()
+        with self._connecting:
+            self._close_connection()
 
 
 def open_gateway(spec: GatewaySpec) -> Gateway:
