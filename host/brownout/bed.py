@@ -22,11 +22,13 @@ from .faults import PlannedFault
 from .firmware_build import build
 from .flash import FlashResult, FlashTarget, flash, raise_failures
 from .history import BoardEvent
+from .mqtt_connection import Connect, by_broker
+from .pace import Pace, WallPace
 from .rig import PlannedBoard, Rig, choose_boards, load_model
 from .serial_hub import SerialHub
 from .switches import lab_switches
 from .telemetry import Telemetry
-from .watch import Watch, now_ns
+from .watch import Watch
 
 MOST_VOTERS = 7  # of boards that are flashed by hand
 READY_WITHIN_S = 30.0  # power on until every board has said that it is connected
@@ -198,8 +200,9 @@ class Bed(Hand):
         self.protocols = protocols
         self.firmware = firmware
         self.progress = progress
-        self.watch = Watch()
-        self.began_ns = now_ns()
+        self.pace: Pace = WallPace()
+        self.watch = Watch(self.pace)
+        self.began_ns = self.pace.now_ns()
         self.telemetry = Telemetry(rig.bed, self.now_ns)
         self.described: dict[str, dict[str, str]] = {}
         self.flashed: dict[str, str] = {}
@@ -208,7 +211,7 @@ class Bed(Hand):
 
     def now_ns(self) -> int:
         """Nanoseconds since the run began: the clock of everything that is recorded."""
-        return now_ns() - self.began_ns
+        return self.pace.now_ns() - self.began_ns
 
     # Coming up.
 
@@ -330,6 +333,37 @@ class Bed(Hand):
             raise RigError(f"board {board}: its serial port is not open, so it cannot be told anything")
         return number
 
+    # What the run asks for.
+
+    def drive(self, function: Callable[[], None]) -> None:
+        function()
+
+    @property
+    def connect(self) -> Connect:
+        """Connections of clients to the broker."""
+        return by_broker("workload", *self.broker_address)
+
+    def facts(self) -> dict[str, Any]:
+        """What stands around the boards, for the manifest; once everything is up."""
+        mqtt = self.lab.document["mqtt"]
+        return {
+            "broker": {"kind": mqtt["broker"], "version": mqtt["version"]},
+            "firmware_flashed": {"files": self.flashed},
+            "lab": {
+                "directory": str(self.lab.directory),
+                "pid": self.lab.document["pid"],
+                "started": self.lab.document["started"],
+            },
+        }
+
+    def last_facts(self) -> dict[str, Any]:
+        """What was done to the rig, for the manifest."""
+        commands = [
+            {"argv": list(result.argv), "ms": round(result.duration_ms, 2), "exit_code": result.exit_code}
+            for result in self.gateway.commands
+        ]
+        return {"gateway": {"transport": self.gateway.transport, "commands": commands}}
+
     # What faults ask for.
 
     def resolve(self, fault: PlannedFault) -> tuple[str, ...]:
@@ -356,20 +390,20 @@ class Bed(Hand):
 
     def wait_for_power(self, board: str, *, on: bool, within_s: float) -> bool:
         """Look at the switch until it says so."""
-        until = now_ns() + int(within_s * 1e9)
+        until = self.now_ns() + int(within_s * 1e9)
         while self.power.state([board])[board].on != on:
-            if now_ns() > until:
+            if self.now_ns() > until:
                 return False
-            threading.Event().wait(POWER_LOOK_S)
+            self.pace.sleep(POWER_LOOK_S)
         return True
 
     def wait_for_broker(self, *, answers: bool, within_s: float) -> bool:
         """Ask the broker for a connection of its own until it answers, or until it does not."""
-        until = now_ns() + int(within_s * 1e9)
+        until = self.now_ns() + int(within_s * 1e9)
         while self._broker_answers() != answers:
-            if now_ns() > until:
+            if self.now_ns() > until:
                 return False
-            threading.Event().wait(POWER_LOOK_S)
+            self.pace.sleep(POWER_LOOK_S)
         return True
 
     def _broker_answers(self) -> bool:

@@ -1,6 +1,6 @@
 """Carries out a plan's faults: journal, apply, prove from a second side, heal, and confirm the healing.
 
-Every fault runs its life in a thread of its own (planned, applied, proven or unproven, healed), each stage one line of
+Every fault runs its life in a task of its own (planned, applied, proven or unproven, healed), each stage one line of
 faults.jsonl with its evidence. Must not judge: a fault that could not be proven is recorded as such, and a checker says
 `unknown`. Boards that several faults keep without power come back with the last of them.
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .contracts import LinkCount, LinkRule, RigError, Support
 from .faults import PlannedFault, link_rules
 from .history import BoardEvent, FaultRecord, FaultStage
+from .pace import Task
 
 PROOF_WITHIN_S = 5.0  # how long a second side may take to show a fault
 BOOT_WITHIN_S = 15.0  # power on until the boot event has arrived
@@ -69,23 +71,21 @@ class Injector:
         self.record = record
         self.start_ns = start_ns  # when the campaign's time zero is, on the run's clock
         self.holds = PowerHolds()
-        self.stop = threading.Event()
+        self.stop = bed.pace.signal()
         self.errors: list[RigError] = []
-        self._threads: list[threading.Thread] = []
+        self._lives: list[Task] = []
 
     def start(self) -> None:
         for fault in self.faults:
-            thread = threading.Thread(target=self._live, args=(fault,), name=f"fault {fault.id}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._lives.append(self.bed.pace.start(partial(self._live, fault), f"fault {fault.id}"))
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until every fault has lived its life; False if the time ran out first."""
         deadline = None if timeout_s is None else self.bed.now_ns() + int(timeout_s * 1e9)
-        for thread in self._threads:
+        for life in self._lives:
             left = None if deadline is None else max(0.0, (deadline - self.bed.now_ns()) / 1e9)
-            thread.join(left)
-            if thread.is_alive():
+            life.join(left)
+            if life.is_alive():
                 return False
         return True
 

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import paho.mqtt.client as paho
 
@@ -21,6 +21,28 @@ RETRY_S = 0.004
 KEEP_ALIVE_S = 10
 
 Handler = Callable[[str, bytes], None]
+
+
+class Connection(Protocol):
+    """What somebody who talks to boards through the broker holds."""
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+Connect = Callable[[Sequence[tuple[str, int]], Handler], Connection]  # (topic, qos) to subscribe to, who takes them
+
+
+def by_broker(client: str, host: str, port: int, within_s: float = 5.0) -> Connect:
+    """Connections to one broker; making one is a RigError where it does not answer in time."""
+
+    def connect(subscriptions: Sequence[tuple[str, int]], handler: Handler) -> MqttConnection:
+        connection = MqttConnection(client, host, port, subscriptions, handler)
+        connection.start(within_s)
+        return connection
+
+    return connect
 
 
 class MqttConnection:

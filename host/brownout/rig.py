@@ -1,7 +1,8 @@
 """Rigs: which boards there are, how they are reached, and which kinds of fault the rig can do. Read from TOML.
 
-Three shapes. [virtual]: boards made for one run and thrown away. [lab]: the boards of a virtual lab that somebody keeps
-running. [[board]]: a bench of real boards. Must not open a port or reach a gateway: this is data.
+Four shapes. [virtual]: boards made for one run and thrown away. [sim]: models of boards in virtual time. [lab]: the
+boards of a virtual lab that somebody keeps running. [[board]]: a bench of real boards. Must not open a port or reach a
+gateway: this is data.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .fault_kinds import KINDS
 RESERVED_NAMES = ("all", "voters", "host")  # addresses in topics
 MOST_BOARDS = 200
 MESHES = ("mqtt", "serial")
-RUNGS = ("virtual", "bench")
+LATENCIES = ("constant", "uniform", "exponential")
+SHAPES = {"virtual": "virtual", "lab": "virtual", "sim": "sim", "board": "bench"}  # table of a rig file -> rung
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,27 @@ class VirtualSpec:
 
 
 @dataclass(frozen=True)
+class SimSpec:
+    """Boards that are models around the firmware's own core. Times in milliseconds; a latency is one hop's.
+
+    latency: constant (low) | uniform (low to high) | exponential (low, and high more on average).
+    work_ms: a board's time for one message; program_ms, erase_ms: for one operation of its flash.
+    """
+
+    most_boards: int = 200
+    latency: str = "uniform"
+    latency_ms: tuple[float, float] = (0.2, 0.8)
+    serial_ms: float = 1.0
+    boot_ms: float = 150.0
+    connect_ms: float = 15.0
+    work_ms: float = 0.3
+    program_ms: float = 0.1
+    erase_ms: float = 0.5
+    switch_ms: float = 10.0
+    model: str = "virtual"
+
+
+@dataclass(frozen=True)
 class BrokerSpec:
     host: str
     port: int = 1883
@@ -90,6 +113,7 @@ class Rig:
     support: Mapping[str, Support]  # every kind of fault
     boards: tuple[BoardSpec, ...] = ()
     virtual: VirtualSpec | None = None
+    simulated: SimSpec | None = None
     lab: Path | None = None  # directory of the running lab
     broker: BrokerSpec | None = None
     gateways: Mapping[str, GatewaySpec] = field(default_factory=dict)
@@ -97,7 +121,13 @@ class Rig:
 
     @property
     def capacity(self) -> int:
-        return self.virtual.most_boards if self.virtual else len(self.boards)
+        made = self.made
+        return made.most_boards if made else len(self.boards)
+
+    @property
+    def made(self) -> VirtualSpec | SimSpec | None:
+        """Of what the boards are made that exist only during a run."""
+        return self.virtual or self.simulated
 
     def board(self, name: str) -> BoardSpec:
         for board in self.boards:
@@ -141,17 +171,19 @@ def read_rig(path: Path) -> Rig:
 
 def parse_rig(document: Table) -> Rig:
     """A rig from its document; relative paths in it start at the folder of the file."""
-    document.only("rig", "virtual", "lab", "board", "broker", "gateway", "wifi", "faults")
+    document.only("rig", "virtual", "lab", "sim", "board", "broker", "gateway", "wifi", "faults")
     head = document.table("rig")
     head.only("name", "description", "rung", "bed")
-    shapes = [shape for shape in ("virtual", "lab", "board") if shape in document]
+    shapes = [shape for shape in SHAPES if shape in document]
     if len(shapes) != 1:
         raise document.error(
-            shapes[1] if shapes else "board", f"{len(shapes)} kinds of boards", "one of [virtual], [lab], [[board]]"
+            shapes[1] if shapes else "board",
+            f"{len(shapes)} kinds of boards",
+            "one of [virtual], [lab], [sim], [[board]]",
         )
-    rung = head.choice("rung", RUNGS)
-    if (rung == "bench") != (shapes[0] == "board"):
-        raise head.error("rung", repr(rung), "bench with [[board]], virtual with [virtual] or [lab]")
+    rung = head.choice("rung", tuple(dict.fromkeys(SHAPES.values())))
+    if rung != SHAPES[shapes[0]]:
+        raise head.error("rung", repr(rung), "bench with [[board]], sim with [sim], virtual with [virtual] or [lab]")
     common: dict[str, Any] = {
         "name": head.word("name"),
         "source": document.source,
@@ -163,6 +195,9 @@ def parse_rig(document: Table) -> Rig:
     if shapes[0] == "virtual":
         _refuse(document, "virtual", "broker", "gateway", "wifi")
         return Rig(**common, virtual=_virtual(document.table("virtual")))
+    if shapes[0] == "sim":
+        _refuse(document, "sim", "broker", "gateway", "wifi")
+        return Rig(**common, simulated=_simulated(document.table("sim")))
     if shapes[0] == "lab":
         _refuse(document, "lab", "broker", "gateway", "wifi")
         directory = _lab_directory(document.table("lab"))
@@ -199,6 +234,18 @@ def _virtual(table: Table) -> VirtualSpec:
         heap=heap,
         real_timings=table.boolean("real_timings", False),
         model=_model_name(table, VirtualSpec.model),
+    )
+
+
+def _simulated(table: Table) -> SimSpec:
+    times = ("serial_ms", "boot_ms", "connect_ms", "work_ms", "program_ms", "erase_ms", "switch_ms")
+    table.only("most_boards", "latency", "latency_ms", *times)
+    low, high = table.interval("latency_ms", 0.001, 60_000) if "latency_ms" in table else SimSpec.latency_ms
+    return SimSpec(
+        most_boards=table.integer("most_boards", 1, MOST_BOARDS, SimSpec.most_boards),
+        latency=table.choice("latency", LATENCIES, SimSpec.latency),
+        latency_ms=(low, high),
+        **{name: table.number(name, 0, 60_000, getattr(SimSpec, name), what="milliseconds") for name in times},
     )
 
 
@@ -326,9 +373,9 @@ def choose_boards(rig: Rig, campaign: str, voters: int, learners: int, serial_on
             f"{rig.source}: campaign {campaign!r} needs {count} boards ({voters} voters, {learners} learners); "
             f"rig {rig.name!r} has {rig.capacity}"
         )
-    if rig.virtual:
+    if rig.made:
         chosen = [
-            BoardSpec(f"b{number}", rig.virtual.model, mesh="serial" if number > count - serial_only else "mqtt")
+            BoardSpec(f"b{number}", rig.made.model, mesh="serial" if number > count - serial_only else "mqtt")
             for number in range(1, count + 1)
         ]
     else:

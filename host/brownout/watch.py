@@ -6,12 +6,11 @@ and must not judge: checkers read the history afterwards.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterable
 
 from .contracts import UsageError
 from .history import BoardEvent
+from .pace import Pace
 
 PROPOSAL_IN_FLIGHT = "proposal in flight"
 MOMENTS = (PROPOSAL_IN_FLIGHT,)
@@ -20,8 +19,8 @@ MOMENTS = (PROPOSAL_IN_FLIGHT,)
 class Watch:
     """Fed with every event once, by `take`; thread-safe."""
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, pace: Pace) -> None:
+        self._changed = pace.condition()
         self._boots: dict[str, BoardEvent] = {}
         self._connected: dict[str, int] = {}
         self._described: dict[str, int] = {}
@@ -127,8 +126,3 @@ class Watch:
     def wait_for_all_alive(self, boards: Iterable[str], within_s: float) -> bool:
         """Whether these boards came to see every other one alive (state 0)."""
         return self.wait(lambda: not any(any(self._members.get(board, {}).values()) for board in boards), within_s)
-
-
-def now_ns() -> int:
-    """The host's monotonic clock, which every time of a run is taken from."""
-    return time.monotonic_ns()

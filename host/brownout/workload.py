@@ -7,7 +7,7 @@ boards to ask) comes from the seed alone; when it does it depends on how the bed
 Commands go at QoS 0: a broker that repeats one could make a board do what it has just refused, and then `fail` would
 lie. The retry of the same request through another board makes up for losses; boards apply it once.
 
-One thread: everything happens in `_run`, at a due time or when a reply has come.
+One task: everything happens in `_run`, at a due time or when a reply has come.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import heapq
 import itertools
 import queue
 import random
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +23,8 @@ from brownout_node.core import codec, schema
 from brownout_node.core.errors import MessageError
 
 from .history import Operation, Outcome
-from .mqtt_connection import MqttConnection
+from .mqtt_connection import Connect, Connection
+from .pace import Inbox, Pace, Task, WallPace
 
 TRY_S = 1.5  # how long one board has before another is asked
 FINAL_READ_S = 10.0
@@ -81,7 +80,7 @@ class Pending:
 class Workload:
     """clock: nanoseconds since the run began. boards: who may be asked.
 
-    In the workload's thread are called on_invoke(operation), before it is sent, and on_complete(operation), as it ends.
+    In the workload's task are called on_invoke(operation), before it is sent, and on_complete(operation), as it ends.
     """
 
     def __init__(
@@ -92,7 +91,8 @@ class Workload:
         boards: Sequence[str],
         seed: int,
         *,
-        clock: Callable[[], int] = time.monotonic_ns,
+        pace: Pace | None = None,
+        clock: Callable[[], int] | None = None,
         first_client: int = schema.FIRST_CLIENT,
         on_invoke: Callable[[Operation], object] | None = None,
         on_complete: Callable[[Operation], object] | None = None,
@@ -100,11 +100,12 @@ class Workload:
     ) -> None:
         self.plan = plan
         self.bed = bed
-        self.operations: list[Operation] = []  # in order of invocation; the thread's until `stop` has returned
+        self.operations: list[Operation] = []  # in order of invocation; the task's until `stop` has returned
         self._cluster = cluster
         self._boards = sorted(boards)
         self._seed = seed
-        self._clock = clock
+        self._pace: Pace = pace or WallPace()
+        self._clock = clock or self._pace.now_ns
         self._on_invoke = on_invoke
         self._on_complete = on_complete
         self._try_s = try_s
@@ -113,55 +114,52 @@ class Workload:
         self._sequence = itertools.count(1)
         self._order = itertools.count()  # ties in the heap
         self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._inbox: queue.SimpleQueue[tuple[str, bytes] | Callable[[], None]] = queue.SimpleQueue()
+        self._inbox = self._pace.inbox()  # of (topic, payload), and of functions to call
         self._pending: dict[tuple[int, int], Pending] = {}
         self._idle_gossip: list[Slot] = []
         self._slots = [self._new_slot(f"client {number}") for number in range(plan.clients)]
         self._rumours = random.Random(f"{seed} rumours")
         self._gossip_slots = 0
         self._draining = False
-        self._ended = threading.Event()
-        self._drained = threading.Event()
-        self._connection: MqttConnection | None = None
-        self._thread = threading.Thread(target=self._run, name="workload", daemon=True)
+        self._ended = self._pace.signal()
+        self._drained = self._pace.signal()
+        self._connection: Connection | None = None
+        self._task: Task | None = None
 
     # What a campaign calls.
 
-    def start(self, host: str, port: int, within_s: float = 5.0) -> None:
+    def start(self, connect: Connect) -> None:
         """Connect to the broker (RigError where there is none) and begin."""
-        self._connection = MqttConnection(
-            "workload", host, port, [(f"{self.bed}/re/+", 1)], lambda topic, data: self._inbox.put((topic, data))
-        )
-        self._connection.start(within_s)
-        now_s = time.monotonic()
+        self._connection = connect([(f"{self.bed}/re/+", 1)], lambda topic, data: self._inbox.put((topic, data)))
+        now_s = self._now_s()
         if self.plan.operations_per_s > 0:
             for slot in self._slots:
                 slot.due_s = now_s
                 self._next_operation(slot)
         if self.plan.rumours_per_s > 0:
             self._next_rumour(now_s)
-        self._thread.start()
+        self._task = self._pace.start(self._run, "workload")
 
     def stop(self) -> list[Operation]:
         """Begin nothing new, let what goes on end, and return every operation."""
-        if self._thread.is_alive():
+        if self._task is not None and self._task.is_alive():
             self._inbox.put(self._drain)
             self._drained.wait(self.plan.operation_timeout_s + 2 * self._try_s)
         return list(self.operations)
 
     def final_reads(self, boards: Sequence[str] | None = None, within_s: float = FINAL_READ_S) -> list[Operation]:
         """After `stop`: one get for each key through whichever of `boards` answers; also part of `operations`."""
-        results: queue.SimpleQueue[Operation] = queue.SimpleQueue()
+        results = self._pace.inbox()
         keys = self.log_keys()
         self._inbox.put(lambda: self._begin_final_reads(keys, boards, within_s, results))
         return [results.get(timeout=within_s + 2 * self._try_s) for _key in keys]
 
     def close(self) -> None:
-        """End the thread and the connection; what still goes on is left as `info`."""
+        """End the task and the connection; what still goes on is left as `info`."""
         self._ended.set()
-        if self._thread.is_alive():
+        if self._task is not None and self._task.is_alive():
             self._inbox.put(lambda: None)
-            self._thread.join(5.0)
+            self._task.join(5.0)
         if self._connection is not None:
             self._connection.close()
 
@@ -169,16 +167,19 @@ class Workload:
         """The keys of the log that clients use."""
         return [f"k{number}" for number in range(self.plan.keys)]
 
-    # The thread.
+    # The task.
+
+    def _now_s(self) -> float:
+        return self._pace.now_ns() / 1e9
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            now_s = time.monotonic()
+            now_s = self._now_s()
             while self._due and self._due[0][0] <= now_s:
                 heapq.heappop(self._due)[2]()
             if self._draining and not self._pending:
                 self._drained.set()
-            wait_s = self._due[0][0] - time.monotonic() if self._due else IDLE_S
+            wait_s = self._due[0][0] - self._now_s() if self._due else IDLE_S
             try:
                 item = self._inbox.get(timeout=max(0.0, min(wait_s, IDLE_S)))
             except queue.Empty:
@@ -211,7 +212,7 @@ class Workload:
     def _next_operation(self, slot: Slot) -> None:
         """Put the slot's next operation on the schedule; its pace is kept where the bed keeps up."""
         pause_s = slot.random.expovariate(self.plan.operations_per_s / max(1, self.plan.clients))
-        slot.due_s = max(slot.due_s + pause_s, time.monotonic())
+        slot.due_s = max(slot.due_s + pause_s, self._now_s())
         self._at(slot.due_s, lambda: self._begin_next(slot))
 
     def _begin_next(self, slot: Slot) -> None:
@@ -245,7 +246,7 @@ class Workload:
         self._begin(slot, name, key, value, None, [board], self.plan.operation_timeout_s)
 
     def _begin_final_reads(
-        self, keys: list[str], boards: Sequence[str] | None, within_s: float, results: queue.SimpleQueue[Operation]
+        self, keys: list[str], boards: Sequence[str] | None, within_s: float, results: Inbox
     ) -> None:
         for key in keys:
             slot = self._new_slot(f"final {key}")
@@ -274,7 +275,7 @@ class Workload:
         self.operations.append(operation)
         if self._on_invoke is not None:
             self._on_invoke(operation)
-        pending = Pending(slot, operation, message, time.monotonic() + timeout_s, boards)
+        pending = Pending(slot, operation, message, self._now_s() + timeout_s, boards)
         self._pending[slot.client, slot.requests] = pending
         self._at(pending.deadline_s, lambda: self._time_out(pending))
         self._try(pending)
@@ -291,7 +292,7 @@ class Workload:
         if self._connection.publish(f"{self.bed}/cmd/{board}", pending.message, qos=0):
             pending.sent += 1
             pending.operation.board = board
-        self._at(time.monotonic() + self._try_s, lambda: self._try(pending))
+        self._at(self._now_s() + self._try_s, lambda: self._try(pending))
 
     def _goes_on(self, pending: Pending) -> bool:
         return self._pending.get((pending.operation.client, pending.operation.request)) is pending
@@ -324,7 +325,7 @@ class Workload:
             self._remember(pending, happened, value)
             self._end(pending, Outcome.OK if happened else Outcome.FAIL, status, value, height)
         elif status in ("busy", "refused") and pending.done is not None:
-            self._at(time.monotonic() + FINAL_PAUSE_S, lambda: self._try(pending))  # a final read asks until it knows
+            self._at(self._now_s() + FINAL_PAUSE_S, lambda: self._try(pending))  # a final read asks until it knows
         elif status == "full" or (status in REFUSALS and pending.sent == 1):
             self._end(pending, Outcome.FAIL, status, value, height)
         elif status not in ("busy", "refused"):

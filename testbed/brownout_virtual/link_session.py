@@ -13,8 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout import mqtt_packets as mqtt
-
-from .link_rules import Verdict
+from brownout.link_rules import Verdict
 
 if TYPE_CHECKING:
     from .proxy import Proxy

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from .link_rules import HOST, RuleBook
+from brownout.link_rules import HOST, RuleBook
+
 from .link_session import MAX_HELD, Message, Session, Side
 
 

@@ -17,8 +17,8 @@ from brownout.contracts import Support, UsageError
 from brownout.document import Table, parse_document
 from brownout.fault_kinds import KINDS, NEMESIS_KINDS
 from brownout.faults import Plan, PlannedFault, link_rules, plan
+from brownout.link_rules import expand, parse_rule
 from brownout.rig import load_rig
-from brownout_virtual.link_rules import expand, parse_rule
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cbor2
 import pytest
 from brownout.contracts import LinkRule
+from brownout.link_rules import RuleBook, expand, parse_rule, read_header, touched_boards
 from brownout_node.core import schema
-from brownout_virtual.link_rules import RuleBook, expand, parse_rule, read_header, touched_boards
 from hypothesis import given
 from hypothesis import strategies as st
 

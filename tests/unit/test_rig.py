@@ -114,8 +114,8 @@ def test_unknown_rigs_and_models_say_what_ships() -> None:
     ("old", "new", "message"),
     [
         ('rung = "bench"', 'rung = "virtual"', "rig.rung: 'virtual'; allowed: bench with [[board]]"),
-        ('rung = "bench"', 'rung = "sim"', "rig.rung: unknown rung 'sim'; allowed: virtual, bench"),
-        ("[rig]", "[virtual]\n[rig]", "2 kinds of boards; allowed: one of [virtual], [lab], [[board]]"),
+        ('rung = "bench"', 'rung = "moon"', "rig.rung: unknown rung 'moon'; allowed: virtual, sim, bench"),
+        ("[rig]", "[virtual]\n[rig]", "2 kinds of boards; allowed: one of [virtual], [lab], [sim], [[board]]"),
         ('name = "b2"', 'name = "b1"', "board[1].name: 'b1'; allowed: each name once"),
         ('name = "b2"', 'name = "all"', "board[1].name: 'all'; allowed: each name once"),
         ('name = "b2"', 'name = "B 2"', "board[1].name: 'B 2'; allowed: lower-case letters"),

@@ -9,6 +9,7 @@ import paho.mqtt.client as paho
 import pytest
 from brownout.contracts import RigError
 from brownout.history import Outcome
+from brownout.mqtt_connection import by_broker
 from brownout.workload import Workload, WorkloadPlan
 from brownout_node.core import codec, schema
 from mqtt_bed import Broker, free_port, wait_until
@@ -83,7 +84,7 @@ class Lab:
             WorkloadPlan(**{**defaults, **plan}), "bed", CLUSTER, BOARDS, seed, try_s=0.15, on_invoke=on_invoke
         )
         self.workloads.append(workload)
-        workload.start("127.0.0.1", self.broker.port)
+        workload.start(by_broker("workload", "127.0.0.1", self.broker.port))
         return workload
 
     def run(self, count, **plan):
@@ -215,5 +216,5 @@ def test_no_broker_is_a_rig_error():
     workload = Workload(WorkloadPlan(), "bed", CLUSTER, BOARDS, 1)
     port = free_port()
     with pytest.raises(RigError, match=f"no MQTT broker answers at 127.0.0.1:{port}"):
-        workload.start("127.0.0.1", port, within_s=0.3)
+        workload.start(by_broker("workload", "127.0.0.1", port, within_s=0.3))
     workload.close()

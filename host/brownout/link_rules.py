@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import cbor2
-from brownout.contracts import LinkRule
 from brownout_node.core import schema
+
+from .contracts import LinkRule
 
 HOST = "host"
 REST = "*"

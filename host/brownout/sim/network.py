@@ -1,0 +1,218 @@
+"""Messages on their way, in virtual time: from board to broker to board, in order within a pair unless told otherwise.
+
+The rules that faults set are judged by the very code that judges them in the virtual lab (link_rules.py), at the same
+place: on the way down to the receiver, and for what boards tell the host on the way up. The broker is a hop that can
+die (what it had is lost, connections end) or stall (what it had comes late). Must not look into messages beyond that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from ..contracts import LinkCount, LinkRule
+from ..link_rules import HOST, RuleBook
+from ..rig import SimSpec
+from .engine import Engine
+
+TOPIC_BYTES = 16  # of an MQTT packet beside its payload, for lines with a bandwidth
+MOST_HELD = 1000  # messages that one rule keeps back
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What the network does to messages by itself, in percent of them. late_ms: how late a late one is at most."""
+
+    loss_percent: float = 0.0
+    duplicate_percent: float = 0.0
+    late_percent: float = 0.0
+    late_ms: float = 200.0
+
+    @property
+    def calm(self) -> bool:
+        return not (self.loss_percent or self.duplicate_percent or self.late_percent)
+
+
+@dataclass(slots=True)
+class Parcel:
+    """One message on one directed pair. deliver(data) is called where it arrives."""
+
+    source: str
+    target: str
+    data: bytes
+    deliver: Callable[[bytes], None]
+    epoch: int  # of the broker, when it was sent
+    seen: set[str] | None = None
+    holders: set[str] | None = None
+
+
+class Network:
+    """on_broker(up) is called when the broker comes or goes."""
+
+    def __init__(
+        self, engine: Engine, spec: SimSpec, boards: Sequence[str], seed: int, weather: Weather | None = None
+    ) -> None:
+        self.engine = engine
+        self.rules = RuleBook(boards, seed)
+        self.up = True
+        self.stalled = False
+        self.weather = weather or Weather()
+        self.on_broker: Callable[[bool], None] | None = None
+        self.sent = 0
+        self.lost = 0
+        self._random = Random(f"{seed} network")
+        self._hop_ns = _latency(spec, self._random)
+        self._epoch = 0
+        self._last_ns: dict[tuple[str, str], int] = {}  # when the last message of a pair arrives
+        self._waiting: list[Parcel] = []  # behind a stalled broker
+        self._held: deque[Parcel] = deque()
+        self._held_by: dict[str, int] = {}
+
+    # Sending.
+
+    def send(
+        self, source: str, target: str, data: bytes, deliver: Callable[[bytes], None], depart_ns: int, hops: int = 2
+    ) -> None:
+        """Send one message through the broker; deliver(data) is called when it arrives, if it does."""
+        if not self.up:
+            self.lost += 1
+            return
+        self.sent += 1
+        hop_ns = self._hop_ns
+        arrive_ns = depart_ns + hop_ns() + (hop_ns() if hops == 2 else 0)
+        parcel = Parcel(source, target, data, deliver, self._epoch)
+        weather = self.weather
+        if not weather.calm and source != HOST and target != HOST:
+            draw = self._random.random
+            if draw() * 100 < weather.loss_percent:
+                self.lost += 1
+                return
+            if draw() * 100 < weather.duplicate_percent:
+                self.engine.at(arrive_ns + hop_ns(), self._arrive, parcel)
+            if draw() * 100 < weather.late_percent:  # overtaken by others
+                self.engine.at(arrive_ns + int(draw() * weather.late_ms * 1e6), self._arrive, parcel)
+                return
+        pair = (source, target)
+        last_ns = self._last_ns.get(pair, 0)
+        if arrive_ns <= last_ns:
+            arrive_ns = last_ns + 1
+        self._last_ns[pair] = arrive_ns
+        self.engine.at(arrive_ns, self._arrive, parcel)
+
+    def _arrive(self, parcel: Parcel) -> None:
+        if parcel.epoch != self._epoch:
+            self.lost += 1
+        elif self.stalled:
+            self._waiting.append(parcel)
+        elif self.rules.judges:
+            self._judge(parcel)
+        else:
+            parcel.deliver(parcel.data)
+
+    def _judge(self, parcel: Parcel) -> None:
+        now_s = self.engine.now_ns / 1e9
+        size = len(parcel.data) + TOPIC_BYTES
+        verdict = self.rules.judge(parcel.source, parcel.target, parcel.data, size, now_s, seen=parcel.seen)
+        if verdict is None:
+            parcel.deliver(parcel.data)
+        elif verdict.drop:
+            self.lost += 1
+        elif verdict.holders:
+            self._hold(parcel, verdict.holders)
+        elif verdict.delay_s > 0:
+            self.engine.at(self.engine.now_ns + int(verdict.delay_s * 1e9), self._late, parcel, verdict.copies)
+        else:
+            self._deliver(parcel, verdict.copies)
+
+    def _late(self, parcel: Parcel, copies: int) -> None:
+        if parcel.epoch == self._epoch:
+            self._deliver(parcel, copies)
+        else:
+            self.lost += 1
+
+    @staticmethod
+    def _deliver(parcel: Parcel, copies: int) -> None:
+        for _ in range(1 + copies):
+            parcel.deliver(parcel.data)
+
+    # Rules.
+
+    def apply(self, rules: Sequence[LinkRule]) -> None:
+        self._release(self.rules.clear([rule.id for rule in rules]))
+        self.rules.apply(rules)
+
+    def clear(self, ids: Iterable[str] | None = None) -> None:
+        self._release(self.rules.clear(None if ids is None else list(ids)))
+
+    def counts(self) -> list[LinkCount]:
+        return [LinkCount(**entry) for entry in self.rules.counts()]
+
+    def _hold(self, parcel: Parcel, holders: set[str]) -> None:
+        holders = {rule for rule in holders if self._held_by.get(rule, 0) < MOST_HELD}
+        if not holders:
+            self.lost += 1
+            return
+        for rule in sorted(holders):
+            self._held_by[rule] = self._held_by.get(rule, 0) + 1
+        parcel.holders = holders
+        parcel.seen = (parcel.seen or set()) | self.rules.ids()
+        self._held.append(parcel)
+
+    def _release(self, gone: list[str]) -> None:
+        """Let go of what only these rules kept back, in the order in which it came."""
+        if not gone:
+            return
+        for rule in gone:
+            self._held_by.pop(rule, None)
+        waiting, self._held = self._held, deque()
+        for parcel in waiting:
+            assert parcel.holders is not None and parcel.seen is not None
+            parcel.holders.difference_update(gone)
+            parcel.seen.difference_update(gone)
+            if parcel.holders:
+                self._held.append(parcel)
+            else:
+                self.engine.at(self.engine.now_ns, self._judge, parcel)
+
+    # The broker.
+
+    def kill(self) -> None:
+        if self.up:
+            self.up = False
+            self._epoch += 1
+            self._waiting.clear()
+            self.stalled = False
+            self._tell()
+
+    def stall(self) -> None:
+        self.stalled = self.up
+
+    def start(self) -> None:
+        if not self.up:
+            self.up = True
+            self._tell()
+        self.stalled = False
+        waiting, self._waiting = self._waiting, []
+        for parcel in waiting:
+            self.engine.at(self.engine.now_ns, self._arrive, parcel)
+
+    def _tell(self) -> None:
+        if self.on_broker is not None:
+            self.on_broker(self.up)
+
+    @property
+    def answers(self) -> bool:
+        return self.up and not self.stalled
+
+
+def _latency(spec: SimSpec, random: Random) -> Callable[[], int]:
+    """Draws of one hop's latency in nanoseconds."""
+    low_ns, high_ns = (int(bound * 1e6) for bound in spec.latency_ms)
+    draw = random.random
+    if spec.latency == "constant":
+        return lambda: low_ns
+    if spec.latency == "uniform":
+        return lambda: low_ns + int(draw() * (high_ns - low_ns))
+    return lambda: low_ns + int(min(random.expovariate(1.0), 20.0) * high_ns)

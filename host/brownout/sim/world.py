@@ -1,0 +1,227 @@
+"""The world around simulated boards: who hears whom, cables, clients, and what the host gets to know.
+
+Puts boards, network and telemetry together and hashes everything that boards hear and report, in order: two runs with
+the same hash were the same run. Must not wait, and must not know campaigns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from brownout_node.core import codec, schema
+
+from .. import resources
+from ..board_events import MQTT, SERIAL
+from ..link_rules import HOST
+from ..mqtt_connection import Handler
+from ..rig import PlannedBoard, SimSpec
+from ..serial_cable import ACKNOWLEDGE_AFTER_S
+from ..telemetry import Telemetry
+from .board import SimBoard
+from .engine import Engine
+from .network import Network, Weather
+
+HOST_SOURCE = 999_999  # the controller's own number as a source of commands
+BROKER_PORT = 1883
+
+
+@cache
+def firmware_hashes() -> dict[str, str]:
+    """The files of the firmware that the simulator runs -> the first 8 bytes of their SHA-256, in hexadecimal."""
+    package = resources.firmware_package()
+    files = [*(package / "core").glob("*.py"), package / "storage" / "journal.py", package / "telemetry.py"]
+    return {_name(package, file): hashlib.sha256(file.read_bytes()).digest()[:8].hex() for file in sorted(files)}
+
+
+def _name(package: Path, file: Path) -> str:
+    return f"brownout_node/{file.relative_to(package).as_posix()}"
+
+
+def firmware_hash() -> bytes:
+    """One hash over all of them, as a board makes it."""
+    digest = hashlib.sha256()
+    for name, value in firmware_hashes().items():
+        digest.update(name.encode() + b"\0" + bytes.fromhex(value))
+    return digest.digest()[:8]
+
+
+class SimWorld:
+    """boards: those of the run. configuration: further keys of every board's config.json."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: SimSpec,
+        boards: Sequence[PlannedBoard],
+        bed: str,
+        cluster: int,
+        seed: int,
+        configuration: dict[str, Any],
+        weather: Weather | None = None,
+    ) -> None:
+        self.engine = engine
+        self.spec = spec
+        self.bed = bed
+        self.cluster = cluster
+        self.names = tuple(board.name for board in boards)
+        self.telemetry = Telemetry(bed, lambda: engine.now_ns)
+        self.network = Network(engine, spec, self.names, seed, weather)
+        self.network.on_broker = self._broker_changed
+        self.random = Random(f"{seed} world")
+        self.on_power: Callable[[], None] = lambda: None
+        self._trace = hashlib.blake2b(digest_size=16)
+        self._serial_ns = int(spec.serial_ms * 1e6)
+        self._acknowledging: set[str] = set()
+        self._clients: list[Handler] = []
+        about = (f"sim of {len(firmware_hashes())} files", firmware_hash())
+        roster = [[board.board, board.name, board.weight] for board in boards]
+        self.boards: dict[str, SimBoard] = {}
+        for board in boards:
+            document = {"cluster": cluster, "board": board.board, "name": board.name, "bed": bed, "seed": seed}
+            document |= {"roster": roster, "mesh": board.mesh, "telemetry": "serial", **configuration}
+            if board.mesh == "mqtt":
+                document["mqtt"] = {"host": "broker", "port": BROKER_PORT}
+            self.boards[board.name] = SimBoard(self, board.name, document, spec, about, seed)
+        self._targets = self._all_targets([board for board in boards if board.weight])
+
+    def _all_targets(
+        self, voters: Sequence[PlannedBoard]
+    ) -> dict[str, dict[int, list[tuple[str, Callable[[bytes], None]]]]]:
+        """sender -> address -> (receiver, what is called with a message that arrives there)."""
+        voting = {board.name for board in voters}
+        targets: dict[str, dict[int, list[tuple[str, Callable[[bytes], None]]]]] = {}
+        for sender in self.boards.values():
+            others: list[tuple[str, Callable[[bytes], None]]] = [
+                (other.name, partial(self._hear, other, sender.number))
+                for other in self.boards.values()
+                if other is not sender
+            ]
+            targets[sender.name] = {self.boards[name].number: [(name, hear)] for name, hear in others}
+            targets[sender.name][schema.ALL] = others
+            targets[sender.name][schema.VOTERS] = [entry for entry in others if entry[0] in voting]
+        return targets
+
+    @property
+    def trace_hash(self) -> str:
+        return self._trace.hexdigest()
+
+    def _note(self, source: int, target: int, data: bytes) -> None:
+        self._trace.update(struct.pack("<QqqI", self.engine.now_ns, source, target, len(data)) + data)
+
+    # Between boards.
+
+    def mesh(self, board: SimBoard, to: int, data: bytes, depart_ns: int) -> None:
+        serial = board.mesh == "serial"
+        if not (board.plugged if serial else board.connected):
+            return
+        if serial:
+            depart_ns += self._serial_ns
+        send = self.network.send
+        for name, hear in self._targets[board.name].get(to, ()):
+            send(board.name, name, data, hear, depart_ns)
+
+    def _hear(self, board: SimBoard, source: int, data: bytes) -> None:
+        if board.mesh == "serial":
+            self.engine.at(self.engine.now_ns + self._serial_ns, self._hear_by_cable, board, source, data)
+        elif board.connected:
+            self._note(source, board.number, data)
+            board.receive(source, data)
+
+    def _hear_by_cable(self, board: SimBoard, source: int, data: bytes) -> None:
+        if board.plugged:
+            self._note(source, board.number, data)
+            board.receive(source, data)
+
+    # Clients and the controller.
+
+    def connect(self, handler: Handler) -> SimConnection:
+        self._clients.append(handler)
+        return SimConnection(self, handler)
+
+    def disconnect(self, handler: Handler) -> None:
+        self._clients.remove(handler)
+
+    def reply(self, board: SimBoard, client: int, data: bytes, depart_ns: int) -> None:
+        if board.mesh == "serial":
+            depart_ns += self._serial_ns
+        if board.plugged if board.mesh == "serial" else board.connected:
+            self.network.send(board.name, HOST, data, partial(self._client_hears, client), depart_ns)
+
+    def _client_hears(self, client: int, data: bytes) -> None:
+        self._note(0, client, data)
+        topic = f"{self.bed}/re/{client}"
+        for handler in self._clients:
+            handler(topic, data)
+
+    def command(self, name: str, data: bytes) -> None:
+        """A client's message to a board."""
+        hear = partial(self._hear, self.boards[name], schema.HOST)
+        self.network.send(HOST, name, data, hear, self.engine.now_ns)
+
+    def control(self, name: str, number: int, kind: int, fields: tuple[Any, ...]) -> None:
+        """The controller's own message, by the board's cable."""
+        data = codec.encode_message(self.cluster, HOST_SOURCE, 0, number, kind, fields)
+        self.engine.at(self.engine.now_ns + self._serial_ns, self._hear_by_cable, self.boards[name], schema.HOST, data)
+
+    # Telemetry.
+
+    def events_by_cable(self, board: SimBoard, previous: int, events: bytes) -> None:
+        self.engine.at(self.engine.now_ns + self._serial_ns, self._ingest_cable, board, previous, events)
+
+    def _ingest_cable(self, board: SimBoard, previous: int, events: bytes) -> None:
+        self._note(board.number, 0, events)
+        self.telemetry.ingest(board.name, events, SERIAL, previous=previous)
+        if board.name not in self._acknowledging:
+            self._acknowledging.add(board.name)
+            self.engine.at(self.engine.now_ns + int(ACKNOWLEDGE_AFTER_S * 1e9), self._acknowledge, board)
+
+    def _acknowledge(self, board: SimBoard) -> None:
+        self._acknowledging.discard(board.name)
+        upto = self.telemetry.acknowledged(board.name)
+        if upto is not None and board.plugged:
+            board.acknowledge(*upto)
+
+    def events_by_broker(self, board: SimBoard, packet: int, events: bytes) -> None:
+        deliver = partial(self._ingest_broker, board, packet, board.life)
+        self.network.send(board.name, HOST, events, deliver, self.engine.now_ns)
+
+    def _ingest_broker(self, board: SimBoard, packet: int, life: int, events: bytes) -> None:
+        self._note(board.number, 1, events)
+        board.published(packet, life)
+        self.telemetry.ingest(board.name, events, MQTT)
+
+    # Power and the broker.
+
+    def power_changed(self, board: SimBoard) -> None:
+        self.on_power()
+
+    def broker_answers(self) -> bool:
+        return self.network.answers
+
+    def _broker_changed(self, up: bool) -> None:
+        if not up:
+            for board in self.boards.values():
+                board.disconnect()
+
+
+class SimConnection:
+    """A client's connection; the host connects again at once whenever the broker is back."""
+
+    def __init__(self, world: SimWorld, handler: Handler) -> None:
+        self._world = world
+        self._handler = handler
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+        if not self._world.network.up:
+            return False
+        self._world.command(topic.rpartition("/")[2], payload)
+        return True
+
+    def close(self) -> None:
+        self._world.disconnect(self._handler)
