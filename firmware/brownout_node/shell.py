@@ -193,6 +193,7 @@ class Shell:
     def _on_acknowledged(self, source, kind, fields):
         if source >= schema.FIRST_CLIENT and fields[0] == self.node.boot:
             self._telemetry.acknowledge(fields[1], self.now())
+            self._eventful.set()
 
     def _on_trap(self, source, kind, fields):
         if source >= schema.FIRST_CLIENT:

@@ -107,7 +107,9 @@ class Telemetry:
         return b"".join([event[1] for event in events[begin:end]]), end
 
     def acknowledge(self, sequence, now_ms):
-        """Every event of this boot that went by the cable, up to `sequence`, arrived."""
+        """Every event of this boot that went by the cable, up to `sequence`, arrived; 0: the host lacks the first."""
+        if sequence == 0:
+            self._sent = 0
         count = 0
         while count < self._sent and self._cable[count][0] <= sequence:
             self._bytes -= len(self._cable[count][1])

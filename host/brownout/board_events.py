@@ -165,11 +165,9 @@ class EventRecord:
         return fresh
 
     def acknowledged(self, board: str) -> tuple[int, int] | None:
-        """(boot, number) up to which everything that went by this board's cable has arrived."""
+        """(boot, number) up to which all that went by this board's cable has arrived; 0: the start is missing."""
         boot = self._heard.get(board)
-        if boot is None or not self._boards[board][boot].contiguous:
-            return None
-        return boot, self._boards[board][boot].contiguous
+        return None if boot is None else (boot, self._boots[board][boot].contiguous)
 
     def _place(self, board: str, boot: int) -> None:
         """Boots stand in the order in which they were first heard; within one count of boots, in that of the count."""
@@ -207,15 +205,23 @@ class EventRecord:
         record = self._boards[board][boot]
         if 1 not in record.events:
             return [Gap(board, boot, 0, 0, "its boot event never arrived")]
-        gaps = [Gap(board, boot, first, last, "fell out of the board's ring") for first, last in record.lost]
-        known = {number for first, last in record.lost for number in range(first, last + 1)}
-        run: list[int] = []
-        for number in [*record.missing(), 0]:
-            if run and number != run[-1] + 1:
-                by_mqtt = record.left_by_mqtt.issuperset(run)
-                reason = "lost on the way by mqtt, none of them a safety event" if by_mqtt else "lost on the way"
-                gaps.append(Gap(board, boot, run[0], run[-1], reason))
-                run = []
-            if number and number not in known:
-                run.append(number)
+        fallen = {number for first, last in record.lost for number in range(first, last + 1)}
+        # What fell out of the ring may have left by the cable before, without an acknowledgement.
+        gone = sorted(number for number in fallen if number not in record.events)
+        gaps = [Gap(board, boot, first, last, "fell out of the board's ring") for first, last in _runs(gone)]
+        for first, last in _runs([number for number in record.missing() if number not in fallen]):
+            by_mqtt = record.left_by_mqtt.issuperset(range(first, last + 1))
+            reason = "lost on the way by mqtt, none of them a safety event" if by_mqtt else "lost on the way"
+            gaps.append(Gap(board, boot, first, last, reason))
         return gaps
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of ascending numbers that follow on each other."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs

@@ -189,7 +189,10 @@ class Cable:
         if payload[0] == frames.EVENTS and len(payload) > 5:
             previous, events = frames.read_events(payload)
             self._telemetry.ingest(self.board, events, previous=previous)
-            if self._acknowledging is None:
+            upto = self._telemetry.acknowledged(self.board)
+            if upto is not None and upto[1] == 0:  # the port was opened too late for the start, which has to come again
+                self._acknowledge()
+            elif self._acknowledging is None:
                 loop = asyncio.get_running_loop()
                 self._acknowledging = loop.call_later(ACKNOWLEDGE_AFTER_S, self._acknowledge)
         elif payload[0] in (frames.MESH, frames.CLIENT) and self.bridge is not None:

@@ -90,7 +90,7 @@ class Telemetry:
         return fresh
 
     def acknowledged(self, board: str) -> tuple[int, int] | None:
-        """(boot, number) up to which everything that went by this board's cable has arrived; None: nothing yet."""
+        """(boot, number) up to which everything that went by this board's cable has arrived; None: none of it has."""
         with self._changed:
             return self._record.acknowledged(board)
 

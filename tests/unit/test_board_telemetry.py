@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from brownout_node import telemetry
 from brownout_node.core import codec, schema
+from brownout_node.transport import serial
 
 
 class PulledCable:
@@ -38,6 +39,27 @@ def test_events_of_a_pulled_cable_go_by_mqtt_at_the_bound() -> None:
     assert ring.lost is None
     sent = b"".join(taken)
     assert sent and b"".join(events).startswith(sent)  # the oldest, whole and in order
+
+
+def test_a_host_that_lacks_the_first_event_gets_them_all_again_at_once() -> None:
+    frames: list[bytes] = []
+
+    class Cable:
+        busy = False
+
+        def send(self, payload: bytes) -> bool:
+            frames.append(payload)
+            return True
+
+    ring = telemetry.Telemetry(Cable(), None, True)
+    events = fill(ring, 3)
+    ring.flush(10)
+    ring.acknowledge(0, 20)
+    ring.flush(20)
+    assert [serial.read_events(frame) for frame in frames] == [(0, b"".join(events))] * 2
+    ring.acknowledge(2, 30)
+    ring.flush(30)
+    assert len(frames) == 2  # what was acknowledged is gone, the rest has been sent
 
 
 def test_events_that_nothing_takes_are_dropped_oldest_first_and_said() -> None:

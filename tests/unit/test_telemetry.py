@@ -114,7 +114,8 @@ def test_a_missed_frame_makes_the_same_hole_a_gap_and_holds_the_acknowledgement_
 def test_a_host_that_comes_late_does_not_take_the_past_for_complete():
     late = record((SERIAL, event(1, 9)), (SERIAL, event(1, 11)))
     assert gaps(late) == [(1, 0, 0)]
-    assert record((SERIAL, event(1, 9), 8)).acknowledged("b1") is None
+    assert record((SERIAL, event(1, 9), 8)).acknowledged("b1") == (1, 0)  # the board is to start from the first
+    assert record((MQTT, event(1, 9))).acknowledged("b1") is None
 
 
 def test_lost_boots_and_lost_events_are_gaps():
@@ -122,6 +123,8 @@ def test_lost_boots_and_lost_events_are_gaps():
     assert gaps(record((SERIAL, boot(1)), (SERIAL, event(2, 2) + event(2, 4)))) == [(2, 0, 0)]
     overflow = record((SERIAL, boot(1) + event(1, 5) + event(1, 6, schema.LOST_EVENTS, (2, 4))))
     assert gaps(overflow) == [(1, 2, 4)]
+    arrived = (SERIAL, boot(1) + event(1, 2) + event(1, 4) + event(1, 5) + event(1, 6, schema.LOST_EVENTS, (2, 4)))
+    assert gaps(record(arrived)) == [(1, 3, 3)]  # the board does not know which of them had arrived
 
 
 def test_subscribers_get_each_new_event_once_and_waiters_see_it():

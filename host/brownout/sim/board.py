@@ -339,6 +339,7 @@ class SimBoard:
     def acknowledge(self, boot: int, sequence: int) -> None:
         if self.node is not None and self.node.boot == boot:
             self.telemetry.acknowledge(sequence, self.now_ms())
+            self.telemetry.flush(self.now_ms())
 
     # The broker.
 

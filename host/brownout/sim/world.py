@@ -177,7 +177,10 @@ class SimWorld:
     def _ingest_cable(self, board: SimBoard, previous: int, events: bytes) -> None:
         self._note(board.number, 0, events)
         self.telemetry.ingest(board.name, events, SERIAL, previous=previous)
-        if board.name not in self._acknowledging:
+        upto = self.telemetry.acknowledged(board.name)
+        if upto is not None and upto[1] == 0:
+            self._acknowledge(board)
+        elif board.name not in self._acknowledging:
             self._acknowledging.add(board.name)
             self.engine.at(self.engine.now_ns + int(ACKNOWLEDGE_AFTER_S * 1e9), self._acknowledge, board)
 
