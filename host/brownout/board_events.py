@@ -167,7 +167,7 @@ class EventRecord:
     def acknowledged(self, board: str) -> tuple[int, int] | None:
         """(boot, number) up to which all that went by this board's cable has arrived; 0: the start is missing."""
         boot = self._heard.get(board)
-        return None if boot is None else (boot, self._boots[board][boot].contiguous)
+        return None if boot is None else (boot, self._boards[board][boot].contiguous)
 
     def _place(self, board: str, boot: int) -> None:
         """Boots stand in the order in which they were first heard; within one count of boots, in that of the count."""
