@@ -22,6 +22,7 @@ from .serial_bridge import BoardBridge
 from .telemetry import Telemetry
 
 ACKNOWLEDGE_AFTER_S = 0.1
+ACKNOWLEDGE_AFTER_EVENTS = 24  # of the 128 that a board keeps
 IDLE_S = 1.0  # after that, what looked like the beginning of a frame or of a line is text
 SILENT_S = 5.0  # a bridged board that says nothing for so long is not there
 MAX_WAITING_BYTES = 16 * 1024  # towards a board that does not read; frames beyond that are lost
@@ -84,6 +85,7 @@ class Cable:
         self._text = b""
         self._waiting = bytearray()
         self._acknowledging: asyncio.TimerHandle | None = None
+        self._unacknowledged = 0
         self._sequence = 0
         self._refusal = ""
 
@@ -188,9 +190,11 @@ class Cable:
             self.bridge.attach()
         if payload[0] == frames.EVENTS and len(payload) > 5:
             previous, events = frames.read_events(payload)
-            self._telemetry.ingest(self.board, events, previous=previous)
+            self._unacknowledged += len(self._telemetry.ingest(self.board, events, previous=previous))
             upto = self._telemetry.acknowledged(self.board)
-            if upto is not None and upto[1] == 0:  # the port was opened too late for the start, which has to come again
+            # A port that was opened too late for the first event has to get it again; a board that tells much at once
+            # has to get rid of it before its ring is full.
+            if (upto is not None and upto[1] == 0) or self._unacknowledged >= ACKNOWLEDGE_AFTER_EVENTS:
                 self._acknowledge()
             elif self._acknowledging is None:
                 loop = asyncio.get_running_loop()
@@ -199,7 +203,10 @@ class Cable:
             self.bridge.relay_up(payload)
 
     def _acknowledge(self) -> None:
-        self._acknowledging = None
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+            self._acknowledging = None
+        self._unacknowledged = 0
         upto = self._telemetry.acknowledged(self.board)
         if upto is not None:
             self._sequence += 1

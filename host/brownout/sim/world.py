@@ -21,7 +21,7 @@ from ..board_events import MQTT, SERIAL
 from ..link_rules import HOST
 from ..mqtt_connection import Handler
 from ..rig import PlannedBoard, SimSpec
-from ..serial_cable import ACKNOWLEDGE_AFTER_S
+from ..serial_cable import ACKNOWLEDGE_AFTER_EVENTS, ACKNOWLEDGE_AFTER_S
 from ..telemetry import Telemetry
 from .board import SimBoard
 from .engine import Engine
@@ -78,6 +78,7 @@ class SimWorld:
         self._trace = hashlib.blake2b(digest_size=16)
         self._serial_ns = int(spec.serial_ms * 1e6)
         self._acknowledging: set[str] = set()
+        self._unacknowledged = dict.fromkeys(self.names, 0)
         self._clients: list[Handler] = []
         about = (f"sim of {len(firmware_hashes())} files", firmware_hash())
         roster = [[board.board, board.name, board.weight] for board in boards]
@@ -176,16 +177,18 @@ class SimWorld:
 
     def _ingest_cable(self, board: SimBoard, previous: int, events: bytes) -> None:
         self._note(board.number, 0, events)
-        self.telemetry.ingest(board.name, events, SERIAL, previous=previous)
+        fresh = len(self.telemetry.ingest(board.name, events, SERIAL, previous=previous))
+        self._unacknowledged[board.name] += fresh
         upto = self.telemetry.acknowledged(board.name)
-        if upto is not None and upto[1] == 0:
-            self._acknowledge(board)
+        if (upto is not None and upto[1] == 0) or self._unacknowledged[board.name] >= ACKNOWLEDGE_AFTER_EVENTS:
+            self.engine.at(self.engine.now_ns + self._serial_ns, self._acknowledge, board)
         elif board.name not in self._acknowledging:
             self._acknowledging.add(board.name)
             self.engine.at(self.engine.now_ns + int(ACKNOWLEDGE_AFTER_S * 1e9), self._acknowledge, board)
 
     def _acknowledge(self, board: SimBoard) -> None:
         self._acknowledging.discard(board.name)
+        self._unacknowledged[board.name] = 0
         upto = self.telemetry.acknowledged(board.name)
         if upto is not None and board.plugged:
             board.acknowledge(*upto)
