@@ -107,9 +107,10 @@ class Telemetry:
         return b"".join([event[1] for event in events[begin:end]]), end
 
     def acknowledge(self, sequence, now_ms):
-        """Every event of this boot that went by the cable, up to `sequence`, arrived; 0: the host lacks the first."""
-        if sequence == 0:
-            self._sent = 0
+        """Every event of this boot that went by the cable, up to `sequence`, arrived.
+
+        One that says nothing new says that the host misses what follows: all of it is sent again.
+        """
         count = 0
         while count < self._sent and self._cable[count][0] <= sequence:
             self._bytes -= len(self._cable[count][1])
@@ -118,3 +119,5 @@ class Telemetry:
             del self._cable[:count]
             self._sent -= count
             self._progress_ms = now_ms
+        else:
+            self._sent = 0

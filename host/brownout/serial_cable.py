@@ -86,6 +86,7 @@ class Cable:
         self._waiting = bytearray()
         self._acknowledging: asyncio.TimerHandle | None = None
         self._unacknowledged = 0
+        self._asked: tuple[int, int] | None = None
         self._sequence = 0
         self._refusal = ""
 
@@ -192,9 +193,11 @@ class Cable:
             previous, events = frames.read_events(payload)
             self._unacknowledged += len(self._telemetry.ingest(self.board, events, previous=previous))
             upto = self._telemetry.acknowledged(self.board)
-            # A port that was opened too late for the first event has to get it again; a board that tells much at once
-            # has to get rid of it before its ring is full.
-            if (upto is not None and upto[1] == 0) or self._unacknowledged >= ACKNOWLEDGE_AFTER_EVENTS:
+            # A frame was missed (the port was opened too late, the cable was pulled): ask for it again, once. And a
+            # board that tells much at once has to get rid of it before its ring is full.
+            missed = upto is not None and previous > upto[1] and upto != self._asked
+            if missed or self._unacknowledged >= ACKNOWLEDGE_AFTER_EVENTS:
+                self._asked = upto
                 self._acknowledge()
             elif self._acknowledging is None:
                 loop = asyncio.get_running_loop()

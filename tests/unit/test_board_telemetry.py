@@ -41,7 +41,7 @@ def test_events_of_a_pulled_cable_go_by_mqtt_at_the_bound() -> None:
     assert sent and b"".join(events).startswith(sent)  # the oldest, whole and in order
 
 
-def test_a_host_that_lacks_the_first_event_gets_them_all_again_at_once() -> None:
+def test_an_acknowledgement_without_news_brings_all_again_at_once() -> None:
     frames: list[bytes] = []
 
     class Cable:

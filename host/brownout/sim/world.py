@@ -79,6 +79,7 @@ class SimWorld:
         self._serial_ns = int(spec.serial_ms * 1e6)
         self._acknowledging: set[str] = set()
         self._unacknowledged = dict.fromkeys(self.names, 0)
+        self._asked: dict[str, tuple[int, int] | None] = {}
         self._clients: list[Handler] = []
         about = (f"sim of {len(firmware_hashes())} files", firmware_hash())
         roster = [[board.board, board.name, board.weight] for board in boards]
@@ -180,7 +181,9 @@ class SimWorld:
         fresh = len(self.telemetry.ingest(board.name, events, SERIAL, previous=previous))
         self._unacknowledged[board.name] += fresh
         upto = self.telemetry.acknowledged(board.name)
-        if (upto is not None and upto[1] == 0) or self._unacknowledged[board.name] >= ACKNOWLEDGE_AFTER_EVENTS:
+        missed = upto is not None and previous > upto[1] and upto != self._asked.get(board.name)
+        if missed or self._unacknowledged[board.name] >= ACKNOWLEDGE_AFTER_EVENTS:
+            self._asked[board.name] = upto
             self.engine.at(self.engine.now_ns + self._serial_ns, self._acknowledge, board)
         elif board.name not in self._acknowledging:
             self._acknowledging.add(board.name)
