@@ -19,6 +19,7 @@ from .campaign_file import Campaign
 from .contracts import Progress, UsageError
 from .faults import Plan
 from .faults import plan as make_plan
+from .firmware_build import ENTRY
 from .history import FaultStage
 from .rig import Rig, read_rig
 from .session import Session, SessionBed, cluster_of
@@ -48,6 +49,8 @@ def run(
     On KeyboardInterrupt the rig is healed, the folder is kept with what was seen, and the interrupt goes on.
     """
     plan = make_plan(campaign, rig, seed)
+    if firmware is not None:
+        _check_firmware(firmware, rig)
     folder = RunFolder.create(out, campaign.name, seed)
     folder.write_plan(plan.to_document())
     bed = open_bed(plan, rig, folder.path.absolute(), firmware=firmware, progress=progress)
@@ -61,6 +64,17 @@ def run(
         shutil.rmtree(folder.path / "lab", ignore_errors=True)
     document = judge(folder.path)
     return RunResult(folder.path, document["verdict"], document)
+
+
+def _check_firmware(firmware: Path, rig: Rig) -> None:
+    """Whether this folder can be flashed to the boards of that rig."""
+    if rig.simulated is not None:
+        raise UsageError(
+            f"--firmware: simulated boards run the brownout_node that Python imports; say PYTHONPATH={firmware} instead"
+        )
+    for name in (*ENTRY, "brownout_node"):
+        if not (firmware / name).exists():
+            raise UsageError(f"--firmware: {firmware} has no {name}; give a folder laid out like the one that ships")
 
 
 def judge(folder: Path) -> dict[str, Any]:

@@ -52,6 +52,13 @@ def test_a_bad_campaign_is_exit_2_and_named(
     assert not (tmp_path / "runs").exists()
 
 
+def test_firmware_that_cannot_be_flashed_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fails(["run", "demo", "--firmware", str(tmp_path)], 2, capsys)
+    assert f"{tmp_path} has no boot.py" in said
+    assert f"PYTHONPATH={tmp_path}" in fails(["run", "demo", "--rig", "sim", "--firmware", str(tmp_path)], 2, capsys)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_what_is_no_campaign_at_all_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'blackout'?" in fails(["run", "blackot"], 2, capsys)
     assert "no such file" in fails(["run", "none.toml"], 2, capsys)

@@ -38,14 +38,35 @@ def demo(seed: str, folder: Path, as_json: bool, live_less: bool) -> int:
 @rig_option("virtual")
 @click.option("--seed", help="An integer from 0; the same seed gives the same plan. Drawn and named if left out.")
 @out_option
+@click.option(
+    "--firmware",
+    type=click.Path(path_type=Path),
+    help="Flash the firmware of this folder (boot.py, main.py, brownout_node/) instead of the one shipped.",
+)
 @json_option
 @live_option
-def run(campaign: str, rig_name: str, seed: str | None, folder: Path, as_json: bool, live_less: bool) -> int:
+def run(
+    campaign: str,
+    rig_name: str,
+    seed: str | None,
+    folder: Path,
+    firmware: Path | None,
+    as_json: bool,
+    live_less: bool,
+) -> int:
     """Run CAMPAIGN, a shipped one's name or a campaign file, and judge what happened."""
-    return _run(campaign, rig_name, seed, folder, as_json, live_less)
+    return _run(campaign, rig_name, seed, folder, as_json, live_less, firmware)
 
 
-def _run(campaign_name: str, rig_name: str, seed: str | None, folder: Path, as_json: bool, live_less: bool) -> int:
+def _run(
+    campaign_name: str,
+    rig_name: str,
+    seed: str | None,
+    folder: Path,
+    as_json: bool,
+    live_less: bool,
+    firmware: Path | None = None,
+) -> int:
     from .. import campaign as runner
     from ..campaign_file import load_campaign
     from ..document import parse_seed
@@ -55,19 +76,20 @@ def _run(campaign_name: str, rig_name: str, seed: str | None, folder: Path, as_j
     campaign = load_campaign(campaign_name)
     rig = load_rig(rig_name)
     with LiveProgress(live=not live_less) as progress:
-        result = runner.run(campaign, rig, number, folder, progress=progress)
+        result = runner.run(campaign, rig, number, folder, progress=progress, firmware=firmware)
     if as_json:
         print_document(result.document)
     else:
         show_verdict(result.document)
-        _show_places(result, campaign_name, rig_name, number)
+        _show_places(result, campaign_name, rig_name, number, firmware)
     return EXIT_CODES[result.verdict]
 
 
-def _show_places(result: RunResult, campaign: str, rig: str, seed: int) -> None:
+def _show_places(result: RunResult, campaign: str, rig: str, seed: int, firmware: Path | None) -> None:
     console = out()
     console.print(f"report    {result.folder / 'report.html'}")
-    console.print(f"run again brownout run {campaign} --rig {rig} --seed {seed}")
+    flashed = f" --firmware {firmware}" if firmware is not None else ""
+    console.print(f"run again brownout run {campaign} --rig {rig} --seed {seed}{flashed}")
 
 
 def show_verdict(document: dict[str, Any]) -> None:
