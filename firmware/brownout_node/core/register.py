@@ -273,6 +273,7 @@ class Pool:
             outcome = None if entry[2] == ADMIT else self._register.outcome(entry[0], entry[1])
             if outcome is None:
                 rest.append(entry)
-            elif outcome and entry[_MINE]:
+            elif outcome and entry[_MINE] and outcome[0] != schema.EXPIRED:
+                # Expired says that nothing happened, and this one may have, before its session was evicted.
                 self._node.reply(entry[0], entry[1], *outcome)
         self.entries = rest
