@@ -69,6 +69,11 @@ class Register:
     def _session_key(self, bank, slot):
         return schema.JOURNAL_SESSION + bank * MAX_SESSIONS + slot
 
+    @property
+    def is_copy(self):
+        # Whether the state is a peer's, as installed: then a session may have come and gone unseen.
+        return self.base == self.next_height > 1
+
     def outcome(self, client, request):
         """(status, value, height) if that is settled, () if a later request replaced it, None if it is yet to come."""
         session = self.sessions.get(client)
@@ -84,17 +89,18 @@ class Register:
         if self.outcome(client, request) is not None:
             return None
         session = self.sessions.get(client)
-        slot = self._session_slot() if session is None else session[0]
+        slot = self._session_slot(height) if session is None else session[0]
         status, result = self._execute(operation, key, value, expected)
         self.sessions[client] = (slot, request, status, result, height)
         record = codec.pack(_SESSION, (self.base, client, request, status, result, height))
         self._dirty[self._session_key(self._bank, slot)] = record
         return status, result
 
-    def _session_slot(self):
+    def _session_slot(self, height):
         if len(self.sessions) < MAX_SESSIONS:
             return self._free(self.sessions)
-        evicted = min(self.sessions)
+        # Not one of this very decision, whose clients still have to be answered.
+        evicted = min([client for client in self.sessions if self.sessions[client][4] < height])
         self.floor = max(self.floor, evicted)
         return self.sessions.pop(evicted)[0]
 
@@ -273,7 +279,6 @@ class Pool:
             outcome = None if entry[2] == ADMIT else self._register.outcome(entry[0], entry[1])
             if outcome is None:
                 rest.append(entry)
-            elif outcome and entry[_MINE] and outcome[0] != schema.EXPIRED:
-                # Expired says that nothing happened, and this one may have, before its session was evicted.
+            elif outcome and entry[_MINE] and (outcome[0] != schema.EXPIRED or not self._register.is_copy):
                 self._node.reply(entry[0], entry[1], *outcome)
         self.entries = rest
