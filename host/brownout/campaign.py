@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import checkers, report
 from .bed import Bed, Hand, quiet
@@ -24,6 +24,9 @@ from .history import FaultStage
 from .rig import Rig, read_rig
 from .session import Session, SessionBed, cluster_of
 from .store import RunFolder, read_document, read_faults
+
+if TYPE_CHECKING:
+    from .sim.network import Weather
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,11 @@ def run(
     *,
     progress: Progress = quiet,
     firmware: Path | None = None,
+    weather: Weather | None = None,
 ) -> RunResult:
     """Run one campaign. UsageError and RigError before or while it comes up; after that there is always a verdict.
+
+    weather: for simulated boards, what the network does by itself.
 
     On KeyboardInterrupt the rig is healed, the folder is kept with what was seen, and the interrupt goes on.
     """
@@ -53,7 +59,7 @@ def run(
         _check_firmware(firmware, rig)
     folder = RunFolder.create(out, campaign.name, seed)
     folder.write_plan(plan.to_document())
-    bed = open_bed(plan, rig, folder.path.absolute(), firmware=firmware, progress=progress)
+    bed = open_bed(plan, rig, folder.path.absolute(), firmware=firmware, progress=progress, weather=weather)
     session = Session(plan, rig, folder, bed, progress)
     try:
         session.run()
@@ -85,13 +91,19 @@ def judge(folder: Path) -> dict[str, Any]:
 
 
 def open_bed(
-    plan: Plan, rig: Rig, directory: Path, *, firmware: Path | None = None, progress: Progress = quiet
+    plan: Plan,
+    rig: Rig,
+    directory: Path,
+    *,
+    firmware: Path | None = None,
+    progress: Progress = quiet,
+    weather: Weather | None = None,
 ) -> SessionBed:
     """The bed that carries out a plan on its rig. directory: the run's folder."""
     if rig.simulated is not None:
         from .sim.bed import SimBed
 
-        return SimBed(rig.simulated, plan, rig)
+        return SimBed(rig.simulated, plan, rig, weather=weather)
     return Bed(
         rig,
         plan.boards,

@@ -14,6 +14,7 @@ from ..history import Check, History, Verdict
 from ..store import RunFolder, load
 from . import (
     agreement,
+    crashes,
     durability,
     faults,
     gossip,
@@ -37,6 +38,7 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     gossip.check,
     membership.check,
     liveness.check,
+    crashes.check,
     faults.check,
     telemetry.check,
 )

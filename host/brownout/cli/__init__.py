@@ -15,7 +15,7 @@ from types import FrameType
 import click
 
 from ..contracts import RigError, UsageError
-from . import bench, console, flash, lab, link, power, rig, run
+from . import bench, console, explore, flash, lab, link, power, rig, run
 
 USAGE, RIG_FAILURE, INTERRUPTED, CLOSED_PIPE = 2, 4, 130, 141
 
@@ -42,6 +42,7 @@ for _command in (
     link.link,
     console.console,
     bench.bench,
+    explore.explore,
 ):
     brownout.add_command(_command)
 

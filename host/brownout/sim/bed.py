@@ -53,6 +53,7 @@ class SimBed:
         configuration: dict[str, Any] = dict(plan.timing)
         if protocols is not None:
             configuration["protocols"] = list(protocols)
+        self.weather = weather or Weather()
         self.world = SimWorld(
             self.engine, spec, plan.boards, rig.bed, cluster_of(plan.seed), plan.seed, configuration, weather
         )
@@ -114,6 +115,7 @@ class SimBed:
             "broker": {"kind": "model", "version": ""},
             "firmware_flashed": {"files": firmware_hashes(), "hash": firmware_hash().hex()},
             "sim": asdict(self.spec),
+            "weather": asdict(self.weather),
         }
 
     def last_facts(self) -> dict[str, Any]:
