@@ -277,7 +277,7 @@ class FaultLife:
         evidence = {board: {"on": state.on, **dict(state.evidence)} for board, state in states.items()}
         self._proof(len(fired) == len(self.boards), evidence)
         self._last()
-        for board in set(self.boards) - set(fired):
+        for board in self.boards:  # also of those that are dark: it may have been another fault that cut them
             self.bed.power.cut_mid_write(board, operation=0, byte=0)  # disarm
         free = self._on(fired)
         self._note(FaultStage.HEALED, self._boot_evidence(free, boots))

@@ -8,10 +8,11 @@ superseded by a greater stamp.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import Any
 
 from ..history import BoardEvent, Check, Operation
 from .evidence import Findings, operation, step
-from .items import Item, final_items, newest_items, same_at_the_end
+from .items import Item, final_items, gossip_digests, newest_items, same_at_the_end
 from .run import GOSSIP_WRITES, STATUS_NAMES, Run, height_told
 
 FRESH_NS = 2_000_000_000  # events of the last moments may not have arrived
@@ -92,7 +93,7 @@ def _gossip(run: Run, acknowledged: list[Operation], findings: Findings) -> None
     by_board: dict[str, list[Operation]] = defaultdict(list)
     for item in acknowledged:
         by_board[item.board].append(item)
-    final = {board: final_items(run, board) for board in run.live_boards()}
+    final = _known_at_the_end(run)
     deleted = {key for key, item in newest_items(run).items() if item[2].fields["value"] is None}
     # Younger ones may not be everywhere yet; the gossip check looks at the end state as a whole.
     fresh_ns = FRESH_NS if same_at_the_end(run) else run.converge_ns
@@ -105,6 +106,28 @@ def _gossip(run: Run, acknowledged: list[Operation], findings: Findings) -> None
             old_enough = run.finished and event.received_ns + fresh_ns <= run.ended_ns
             if old_enough and (event.fields["key"], event.fields["value"]) in wanted:
                 _still_there(run, board, event, final, deleted, findings)
+
+
+def _known_at_the_end(run: Run) -> dict[str, dict[str, Item]]:
+    """What each live board is known to hold: what it told, and what others told whose last digest is the same.
+
+    What a board merged in its last moments before a cut is durable, and the event may be lost with the power.
+    """
+    told = {board: final_items(run, board) for board in run.live_boards()}
+    alike: dict[Any, dict[str, Item]] = {}
+    digests = {board: gossip_digests(run, board)[-1:] for board in told}
+    for board, items in told.items():
+        for event in digests[board]:
+            common = alike.setdefault(event.fields["digest"], {})
+            for key, item in items.items():
+                if item[2].received_ns <= event.received_ns and (key not in common or common[key][:2] < item[:2]):
+                    common[key] = item
+    for board, items in told.items():
+        for event in digests[board]:
+            for key, item in alike[event.fields["digest"]].items():
+                if key not in items or items[key][:2] < item[:2]:
+                    items[key] = item
+    return told
 
 
 def _written(item: Operation) -> str | None:

@@ -1,0 +1,67 @@
+"""Sound firmware that was once accused, or taken down by the testbed itself: each course of events that did it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from brownout import campaign_file, faults, rig
+from brownout.checkers import durability
+from brownout.checkers.run import Run
+from brownout.history import Verdict
+from brownout.session import Session
+from brownout.sim.bed import SimBed
+from brownout.sim.runs import MemoryRecord
+from history_builder import World
+
+OVERLAP = """
+[campaign]
+name = "overlap"
+duration_s = 4.0
+voters = 3
+
+[[fault]]
+kind = "cycle"
+select = ["b1"]
+at_s = 1.0
+for_s = 1.0
+
+[[fault]]
+kind = "cut_mid_write"
+select = ["b1"]
+operation = 20
+byte = 9
+at_s = 1.5
+for_s = 0.2
+"""
+
+
+def test_a_cut_that_was_armed_while_another_fault_kept_the_board_dark_does_not_outlive_its_own_fault(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "overlap.toml"
+    file.write_text(OVERLAP, encoding="utf-8")
+    simulated = rig.load_rig("sim")
+    plan = faults.plan(campaign_file.read_campaign(file), simulated, 1)
+    record = MemoryRecord(plan)
+    assert simulated.simulated is not None
+    bed = SimBed(simulated.simulated, plan, simulated)
+    Session(plan, simulated, record, bed).run()
+    board = bed.world.boards["b1"]
+    assert not board.flash.armed
+    assert board.starts == 2, "it was cut by the cycle alone"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_board_merged_in_its_last_moments_is_known_by_its_digest(same: bool) -> None:
+    world = World(3)
+    world.boot()
+    world.write("b1", "key", "x", merged_by=["b2"])
+    if same:  # b3 had merged it, and power took the event along
+        world.boards["b3"].items["key"] = world.boards["b1"].items["key"]
+    world.cut("f01", "b3")
+    world.wait(3.0)
+    world.digests()
+    world.wait(9.0)
+    check = durability.check(Run(world.history()))
+    assert check.verdict == (Verdict.VALID if same else Verdict.INVALID), check.detail
