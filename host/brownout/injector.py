@@ -377,6 +377,8 @@ class FaultLife:
             },
         )
         self._last()
+        for board in set(self.boards) - set(sprung):
+            self.bed.arm_trap(board, {**parameters, "count": 0})  # disarm: it must not spring when all is healed
         if power_off:
             back = self._on(sprung)
         else:

@@ -13,7 +13,6 @@ from .evidence import Findings, fault, step
 from .run import BROKER_KINDS, DARK_KINDS, Outage, Run
 
 SLACK_NS = 500_000_000  # late ticks, and a switch that takes its time
-ARRIVAL_NS = 2_000_000_000  # membership events go over MQTT and may arrive late
 DEFAULT_TIMING = {"probe_period_ms": 500, "suspicion_ms": 2000}
 
 
@@ -135,17 +134,25 @@ def _undisturbed(run: Run, outage: Outage, observer: str, gone: str, until_ns: i
     return not any(outage.from_ns < boot.began_ns < until_ns for boot in boots) and boots[0].began_ns < outage.from_ns
 
 
+def _told_ns(run: Run, event: BoardEvent) -> int:
+    """When the board noted the event, going by what came soonest of that life."""
+    boot = next(boot for boot in run.boots[event.board] if boot.number == event.boot)
+    return boot.began_ns + event.now_ms * 1_000_000
+
+
 def _completeness(run: Run, views: dict[tuple[str, str], list[BoardEvent]], findings: Findings) -> None:
     pairs = _dark_pairs(run)
     findings.metrics["outages_checked"] = len(pairs)
     findings.metrics["detection_bound_s"] = round(bound_ns(run) / 1e9, 3)
     delays = []
     for outage, observer, gone, until_ns in pairs:
-        changes = [event for event in views.get((observer, gone), ()) if event.received_ns <= until_ns + ARRIVAL_NS]
-        during = [event for event in changes if event.received_ns >= outage.from_ns]
+        # By the observer's own clock: membership events go over MQTT, which the outage may have held up.
+        view = [(_told_ns(run, event), event) for event in views.get((observer, gone), ())]
+        changes = [event for told_ns, event in view if told_ns <= until_ns]
+        during = [event for told_ns, event in view if outage.from_ns <= told_ns <= until_ns]
         dead = next((event for event in during if event.fields["state"] == schema.DEAD), None)
         if dead is not None:
-            delays.append((dead.received_ns - outage.from_ns) / 1e9)
+            delays.append((_told_ns(run, dead) - outage.from_ns) / 1e9)
         elif not changes or during or changes[-1].fields["state"] != schema.DEAD:
             findings.wrong(
                 f"{observer} never held {gone} for dead, gone for {(until_ns - outage.from_ns) / 1e9:.1f} s",
