@@ -29,7 +29,7 @@ from .fault_kinds import (
     FaultKind,
     Parameter,
 )
-from .workload import WorkloadPlan
+from .workload import GOSSIP_OPERATIONS, LOG_OPERATIONS, PlannedOperation, WorkloadPlan
 
 LONGEST_S = 86_400.0
 # Timings of a board's configuration that a campaign may set; config.py has their bounds.
@@ -49,7 +49,7 @@ TIMINGS = (
     "digest_period_ms",
     "metrics_period_ms",
 )
-OPERATIONS = ("put", "get", "cas")
+MOST_OPERATIONS = 100_000
 Selector = str | tuple[str, ...]  # one of the words, random:K, or names
 
 
@@ -130,7 +130,7 @@ def read_campaign(path: Path) -> Campaign:
 
 
 def parse_campaign(document: Table) -> Campaign:
-    document.only("campaign", "timing", "workload", "fault", "nemesis", "checks")
+    document.only("campaign", "timing", "workload", "operation", "fault", "nemesis", "checks")
     head = document.table("campaign")
     head.only("name", "description", "duration_s", "voters", "learners", "serial_only")
     duration_s = head.seconds("duration_s", 0.5, LONGEST_S)
@@ -145,7 +145,7 @@ def parse_campaign(document: Table) -> Campaign:
         learners=learners,
         serial_only=head.integer("serial_only", 0, voters + learners, 0),
         timing=_timing(document.table("timing", {})),
-        workload=_workload(document.table("workload", {})),
+        workload=_workload(document.table("workload", {}), _operations(document, duration_s)),
         faults=tuple(_fault(table, duration_s) for table in document.tables("fault")),
         nemesis=_nemesis(document.table("nemesis"), duration_s) if "nemesis" in document else None,
         checks=_checks(document.table("checks", {})),
@@ -163,7 +163,9 @@ def _timing(table: Table) -> dict[str, int]:
     return timing
 
 
-def _workload(table: Table) -> WorkloadPlan:
+def _workload(table: Table, operations: tuple[PlannedOperation, ...]) -> WorkloadPlan:
+    if operations:  # clients do these and nothing else
+        table.only("operation_timeout_s")
     table.only("clients", "operations_per_s", "keys", "mix", "rumours_per_s", "deletes", "operation_timeout_s")
     default = WorkloadPlan()
     return WorkloadPlan(
@@ -174,12 +176,39 @@ def _workload(table: Table) -> WorkloadPlan:
         rumours_per_s=table.number("rumours_per_s", 0, 1000, default.rumours_per_s),
         deletes=table.number("deletes", 0, 1, default.deletes, what="a share"),
         operation_timeout_s=table.seconds("operation_timeout_s", 0.1, 600, default.operation_timeout_s),
+        operations=operations,
+    )
+
+
+def _operations(document: Table, duration_s: float) -> tuple[PlannedOperation, ...]:
+    tables = document.tables("operation")
+    if len(tables) > MOST_OPERATIONS:
+        raise document.error("operation", f"there are {len(tables)}", f"up to {MOST_OPERATIONS}")
+    return tuple(_operation(table, duration_s) for table in tables)
+
+
+def _operation(table: Table, duration_s: float) -> PlannedOperation:
+    name = table.choice("operation", (*LOG_OPERATIONS, *GOSSIP_OPERATIONS))
+    keys = ["at_s", "client", "operation", "key", "boards"]
+    if name in ("put", "cas", "write"):
+        keys.append("value")
+    if name == "cas":
+        keys.append("expected")
+    table.only(*keys)
+    return PlannedOperation(
+        at_s=table.seconds("at_s", 0, duration_s),
+        client=table.integer("client", 1, 31, 1),
+        operation=name,
+        key=table.text("key", most=32),
+        value=table.text("value", None, most=32),
+        expected=table.text("expected", None, most=32),
+        boards=table.texts("boards", (), what='a list of board names, such as ["b1"]'),
     )
 
 
 def _mix(table: Table) -> dict[str, float]:
-    table.only(*OPERATIONS)
-    mix: dict[str, float] = {name: table.number(name, 0, 1000, 0.0, what="a weight") for name in OPERATIONS}
+    table.only(*LOG_OPERATIONS)
+    mix: dict[str, float] = {name: table.number(name, 0, 1000, 0.0, what="a weight") for name in LOG_OPERATIONS}
     if not sum(mix.values()):
         raise UsageError(f"{table.source}: {table.place}: every weight is 0; allowed: at least one above 0")
     return {name: weight for name, weight in mix.items() if weight}

@@ -88,6 +88,7 @@ def plan(campaign: Campaign, rig: Rig, seed: int) -> Plan:
     boards = choose_boards(rig, campaign.name, campaign.voters, campaign.learners, campaign.serial_only)
     random = Random(f"{campaign.name}:{seed}")
     planner = Planner(campaign, boards, random)
+    planner.check_operations()
     drafts = [planner.draft(spec) for spec in campaign.faults]
     if campaign.nemesis:
         drafts += [planner.draft(spec) for spec in planner.draw(campaign.nemesis)]
@@ -133,6 +134,16 @@ class Planner:
 
     def _error(self, spec: FaultSpec, key: str, what: str, allowed: str) -> UsageError:
         return UsageError(f"{self.campaign.source}: {spec.place}.{key}: {what}; allowed: {allowed}")
+
+    def check_operations(self) -> None:
+        """Refuse an operation that asks a board that is not there."""
+        for number, operation in enumerate(self.campaign.workload.operations):
+            for name in operation.boards:
+                if name not in self.names:
+                    raise UsageError(
+                        f"{self.campaign.source}: operation[{number}].boards: unknown board "
+                        f"{name!r}{nearest(name, self.names)}; allowed: {', '.join(self.names)}"
+                    )
 
     def draft(self, spec: FaultSpec) -> PlannedFault:
         """The fault with everything settled that can be, except its id."""

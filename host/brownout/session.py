@@ -163,7 +163,7 @@ class Session:
 
     def _workload(self) -> Workload:
         return Workload(
-            WorkloadPlan(**self.plan.workload),
+            WorkloadPlan.read(self.plan.workload),
             self.rig.bed,
             cluster_of(self.plan.seed),
             self.bed.names,

@@ -16,8 +16,10 @@ import heapq
 import itertools
 import queue
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from brownout_node.core import codec, schema
 from brownout_node.core.errors import MessageError
@@ -34,13 +36,34 @@ GOSSIP_KEYS = 8
 OPERATION_IDS = {name: number for number, name in schema.OPERATIONS}
 STATUS_NAMES = dict(schema.STATUSES)
 LOG_OPERATIONS = ("put", "get", "cas")
+GOSSIP_OPERATIONS = ("write", "delete")
 # Answers of the only board that was asked: nothing happened. After an earlier try elsewhere they do not say so.
 REFUSALS = ("busy", "expired", "refused")
 
 
 @dataclass(frozen=True)
+class PlannedOperation:
+    """One [[operation]] of a campaign: begun at its time, or when the client's one before has ended.
+
+    value: made up and unique where None. expected: what this client saw last of the key where None. boards: who is
+    asked first, in this order; the others follow as the seed draws them.
+    """
+
+    at_s: float
+    client: int
+    operation: str
+    key: str
+    value: str | None = None
+    expected: str | None = None
+    boards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class WorkloadPlan:
-    """The [workload] table of a campaign. deletes: the share of rumours that delete."""
+    """The [workload] table of a campaign. deletes: the share of rumours that delete.
+
+    operations: where there are any, clients do these and nothing else.
+    """
 
     clients: int = 3
     operations_per_s: float = 20.0
@@ -49,6 +72,15 @@ class WorkloadPlan:
     rumours_per_s: float = 4.0
     deletes: float = 0.2
     operation_timeout_s: float = 5.0
+    operations: tuple[PlannedOperation, ...] = ()
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> WorkloadPlan:
+        """From the plan of a run."""
+        operations = (
+            PlannedOperation(**{**entry, "boards": tuple(entry["boards"])}) for entry in document.get("operations", ())
+        )
+        return cls(**{**document, "operations": tuple(operations)})
 
 
 @dataclass
@@ -62,6 +94,7 @@ class Slot:
     requests: int = 0
     seen: dict[str, str | None] = field(default_factory=dict)  # key -> last value that this client saw
     due_s: float = 0.0
+    script: deque[PlannedOperation] | None = None  # what is left of it, where a campaign lists operations
 
 
 @dataclass
@@ -117,7 +150,7 @@ class Workload:
         self._inbox = self._pace.inbox()  # of (topic, payload), and of functions to call
         self._pending: dict[tuple[int, int], Pending] = {}
         self._idle_gossip: list[Slot] = []
-        self._slots = [self._new_slot(f"client {number}") for number in range(plan.clients)]
+        self._slots = [self._new_slot(f"client {number}") for number in self._numbers()]
         self._rumours = random.Random(f"{seed} rumours")
         self._gossip_slots = 0
         self._draining = False
@@ -132,11 +165,13 @@ class Workload:
         """Connect to the broker (RigError where there is none) and begin."""
         self._connection = connect([(f"{self.bed}/re/+", 1)], lambda topic, data: self._inbox.put((topic, data)))
         now_s = self._now_s()
-        if self.plan.operations_per_s > 0:
+        if self.plan.operations:
+            self._start_scripts(now_s)
+        elif self.plan.operations_per_s > 0:
             for slot in self._slots:
                 slot.due_s = now_s
                 self._next_operation(slot)
-        if self.plan.rumours_per_s > 0:
+        if self.plan.rumours_per_s > 0 and not self.plan.operations:
             self._next_rumour(now_s)
         self._task = self._pace.start(self._run, "workload")
 
@@ -165,6 +200,8 @@ class Workload:
 
     def log_keys(self) -> list[str]:
         """The keys of the log that clients use."""
+        if self.plan.operations:
+            return sorted({entry.key for entry in self.plan.operations if entry.operation in LOG_OPERATIONS})
         return [f"k{number}" for number in range(self.plan.keys)]
 
     # The task.
@@ -226,6 +263,37 @@ class Workload:
         expected = slot.seen.get(key) if name == "cas" else None
         self._begin(slot, name, key, value, expected, boards, self.plan.operation_timeout_s)
 
+    def _numbers(self) -> list[int]:
+        """The numbers of the clients."""
+        if self.plan.operations:
+            return sorted({entry.client for entry in self.plan.operations})
+        return list(range(self.plan.clients))
+
+    def _start_scripts(self, start_s: float) -> None:
+        for number, slot in zip(self._numbers(), self._slots, strict=True):
+            mine = [entry for entry in self.plan.operations if entry.client == number]
+            slot.script = deque(sorted(mine, key=lambda entry: entry.at_s))
+            slot.due_s = start_s
+            self._next_scripted(slot)
+
+    def _next_scripted(self, slot: Slot) -> None:
+        """due_s of such a slot is when the run began."""
+        if slot.script:
+            entry = slot.script.popleft()
+            self._at(max(slot.due_s + entry.at_s, self._now_s()), lambda: self._begin_scripted(slot, entry))
+
+    def _begin_scripted(self, slot: Slot, entry: PlannedOperation) -> None:
+        if self._draining:
+            return
+        drawn = slot.random.sample(self._boards, len(self._boards))
+        boards = [*entry.boards, *(board for board in drawn if board not in entry.boards)]
+        value, expected = entry.value, entry.expected
+        if value is None and entry.operation in ("put", "cas", "write"):
+            value = f"{'r' if entry.operation == 'write' else 'c'}{slot.client}-{slot.requests + 1}"
+        if expected is None and entry.operation == "cas":
+            expected = slot.seen.get(entry.key)
+        self._begin(slot, entry.operation, entry.key, value, expected, boards, self.plan.operation_timeout_s)
+
     def _next_rumour(self, after_s: float) -> None:
         due_s = after_s + self._rumours.expovariate(self.plan.rumours_per_s)
         self._at(due_s, lambda: self._begin_rumour(due_s))
@@ -286,7 +354,7 @@ class Workload:
         if not self._goes_on(pending):
             return
         assert self._connection is not None
-        if pending.sent and pending.slot.gossip:
+        if pending.sent and pending.operation.operation in GOSSIP_OPERATIONS:
             return
         board = pending.boards[pending.sent % len(pending.boards)]
         if self._connection.publish(f"{self.bed}/cmd/{board}", pending.message, qos=0):
@@ -354,6 +422,8 @@ class Workload:
             self._new_client(slot)
         if pending.done is not None:
             pending.done()
+        elif slot.script is not None:
+            self._next_scripted(slot)
         elif slot.gossip:
             self._idle_gossip.append(slot)
         elif not self._draining:

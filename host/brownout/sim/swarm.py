@@ -57,6 +57,8 @@ class _Drawing:
         self.random = random
         self.voters = random.randint(min(3, campaign.voters), campaign.voters)
         self.learners = random.randint(0, min(MOST_LEARNERS, campaign.learners))
+        if campaign.workload.operations:  # which name the boards that they ask
+            self.voters, self.learners = campaign.voters, campaign.learners
         self.names = [f"b{number}" for number in range(1, self.voters + self.learners + 1)]
         shortest_s, longest_s = (min(bound, campaign.duration_s) for bound in (SHORTEST_S, LONGEST_S))
         self.faulty_s = round(random.uniform(shortest_s, longest_s), 3)
@@ -94,7 +96,24 @@ class _Drawing:
         random = self.random
         share = random.choice((0.25, 0.5, 0.5, 0.75, 1.0))
         chosen = [fault for fault in self.campaign.faults if random.random() < share]
-        return [moved for fault in chosen if (moved := self._moved(fault)) is not None]
+        moved = [fault for one in chosen if (fault := self._moved(one)) is not None]
+        return self._wipes_bounded(moved)
+
+    def _wipes_bounded(self, faults: list[FaultSpec]) -> list[FaultSpec]:
+        """A majority that loses its journals, one after the other or at once, is beyond what any replica can stand."""
+        minority = (self.voters - 1) // 2
+        kept, wiped = [], 0
+        for fault in faults:
+            if fault.kind == "wipe":
+                sizes = {"one": 1, "proposer": 1, "minority": minority, "learners": 0}
+                size = (
+                    len(fault.select) if isinstance(fault.select, tuple) else sizes.get(str(fault.select), self.voters)
+                )
+                if wiped + size > minority:
+                    continue
+                wiped += size
+            kept.append(fault)
+        return kept
 
     def _moved(self, fault: FaultSpec) -> FaultSpec | None:
         random = self.random
