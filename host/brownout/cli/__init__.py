@@ -15,7 +15,7 @@ from types import FrameType
 import click
 
 from ..contracts import RigError, UsageError
-from . import bench, console, explore, flash, lab, link, power, rig, run
+from . import bench, console, explore, flash, lab, link, power, rig, run, shrink
 
 USAGE, RIG_FAILURE, INTERRUPTED, CLOSED_PIPE = 2, 4, 130, 141
 
@@ -43,6 +43,7 @@ for _command in (
     console.console,
     bench.bench,
     explore.explore,
+    shrink.shrink,
 ):
     brownout.add_command(_command)
 

@@ -126,6 +126,8 @@ def show_found(found: Found, campaign: str, rig: str) -> None:
     for name, count in found.checks_unknown.most_common():
         example = next(tried for tried in found.unknown if name in tried.unknown)
         console.print(f"[yellow]unknown[/]  {count} by {name}, such as seed {example.seed}: {escape(example.detail)}")
+    if found.unproven:
+        console.print(f"in {found.unproven} of {found.tried} seeds a fault met nothing, such as no message to hold")
     rate = found.tried / found.seconds if found.seconds else 0.0
     console.print(
         f"{found.tried} seeds of {found.campaign}: {len(found.violations)} violations, {len(found.unknown)} unknown, "

@@ -37,7 +37,11 @@ LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class Tried:
-    """One seed of a swarm. violated, unknown: names of checks. detail: the first violated check's finding."""
+    """One seed of a swarm. violated, unknown: names of checks. detail: the first violated check's finding.
+
+    unproven: whether a fault met nothing. That is no doubt about a run here, where the switches are models: a swarm
+    throws its faults blindly. So the check `faults` alone does not make a seed unknown.
+    """
 
     seed: int
     verdict: str
@@ -46,6 +50,7 @@ class Tried:
     detail: str = ""
     seconds: float = 0.0  # of this process's processor time
     calls: int = 0
+    unproven: bool = False
 
     @property
     def violates(self) -> bool:
@@ -61,6 +66,7 @@ class Found:
     violations: list[Tried] = field(default_factory=list)
     unknown: list[Tried] = field(default_factory=list)
     checks_unknown: Counter[str] = field(default_factory=Counter)
+    unproven: int = 0  # seeds with a fault that met nothing
     seconds: float = 0.0
     processor_seconds: float = 0.0
     calls: int = 0
@@ -70,6 +76,7 @@ class Found:
         self.tried += 1
         self.processor_seconds += tried.seconds
         self.calls += tried.calls
+        self.unproven += tried.unproven
         if tried.violates:
             self.violations.append(tried)
         elif tried.verdict == "unknown":
@@ -96,10 +103,19 @@ def try_seed(campaign: Campaign, rig: Rig, seed: int) -> Tried:
         return Tried(seed, "invalid", ("simulator",), (), told, time.process_time() - began)
     checks = simulated.document["checks"]
     violated = tuple(check["name"] for check in checks if check["verdict"] == "invalid")
-    unknown = tuple(check["name"] for check in checks if check["verdict"] == "unknown")
+    open_checks = [check["name"] for check in checks if check["verdict"] == "unknown"]
+    unknown = tuple(name for name in open_checks if name != "faults")
     named = next((check for check in checks if check["name"] in (violated or unknown)), None)
-    detail = "" if named is None else str(named["detail"])
-    return Tried(seed, simulated.verdict, violated, unknown, detail, time.process_time() - began, simulated.calls)
+    return Tried(
+        seed,
+        "invalid" if violated else "unknown" if unknown else "valid",
+        violated,
+        unknown,
+        "" if named is None else str(named["detail"]),
+        time.process_time() - began,
+        simulated.calls,
+        "faults" in open_checks,
+    )
 
 
 def try_seeds(campaign: Campaign, rig: Rig, seeds: Sequence[int], stop_at_first: bool) -> list[Tried]:

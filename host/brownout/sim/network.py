@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from random import Random
 
 from ..contracts import LinkCount, LinkRule
-from ..link_rules import HOST, RuleBook
+from ..link_rules import HOST, KIND_IDS, RuleBook, read_header
 from ..rig import SimSpec
 from .engine import Engine
 
 TOPIC_BYTES = 16  # of an MQTT packet beside its payload, for lines with a bandwidth
+KIND_NAMES = {number: name for name, number in KIND_IDS.items()}
 MOST_HELD = 1000  # messages that one rule keeps back
 
 
@@ -33,6 +34,23 @@ class Weather:
     @property
     def calm(self) -> bool:
         return not (self.loss_percent or self.duplicate_percent or self.late_percent)
+
+
+@dataclass(frozen=True)
+class Struck:
+    """One message that the weather met, by what finds it again: the nth of its kind and height on its directed pair.
+
+    action: drop | duplicate | hold. for_s: how late a held one came.
+    """
+
+    action: str
+    kind: str
+    height: int | None
+    source: str
+    target: str
+    nth: int
+    at_s: float
+    for_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -62,6 +80,8 @@ class Network:
         self.on_broker: Callable[[bool], None] | None = None
         self.sent = 0
         self.lost = 0
+        self.struck: list[Struck] = []
+        self._seen: dict[tuple[str, str, int, int | None], int] = {}
         self._random = Random(f"{seed} network")
         self._hop_ns = _latency(spec, self._random)
         self._epoch = 0
@@ -86,13 +106,18 @@ class Network:
         weather = self.weather
         if not weather.calm and source != HOST and target != HOST:
             draw = self._random.random
+            nth = self._count(parcel)
             if draw() * 100 < weather.loss_percent:
+                self._strike("drop", parcel, nth)
                 self.lost += 1
                 return
             if draw() * 100 < weather.duplicate_percent:
+                self._strike("duplicate", parcel, nth)
                 self.engine.at(arrive_ns + hop_ns(), self._arrive, parcel)
             if draw() * 100 < weather.late_percent:  # overtaken by others
-                self.engine.at(arrive_ns + int(draw() * weather.late_ms * 1e6), self._arrive, parcel)
+                late_ns = int(draw() * weather.late_ms * 1e6)
+                self._strike("hold", parcel, nth, late_ns / 1e9)
+                self.engine.at(arrive_ns + late_ns, self._arrive, parcel)
                 return
         pair = (source, target)
         last_ns = self._last_ns.get(pair, 0)
@@ -100,6 +125,18 @@ class Network:
             arrive_ns = last_ns + 1
         self._last_ns[pair] = arrive_ns
         self.engine.at(arrive_ns, self._arrive, parcel)
+
+    def _count(self, parcel: Parcel) -> int:
+        """The number of this message among those of its kind and height on its pair."""
+        kind, height = read_header(parcel.data)
+        entry = (parcel.source, parcel.target, kind, height)
+        self._seen[entry] = self._seen.get(entry, 0) + 1
+        return self._seen[entry]
+
+    def _strike(self, action: str, parcel: Parcel, nth: int, for_s: float = 0.0) -> None:
+        kind, height = read_header(parcel.data)
+        at_s = self.engine.now_ns / 1e9
+        self.struck.append(Struck(action, KIND_NAMES[kind], height, parcel.source, parcel.target, nth, at_s, for_s))
 
     def _arrive(self, parcel: Parcel) -> None:
         if parcel.epoch != self._epoch:

@@ -19,7 +19,7 @@ from ..rig import Rig
 from ..session import Session
 from ..store import order_events
 from .bed import SimBed
-from .network import Weather
+from .network import Struck, Weather
 
 
 class MemoryRecord:
@@ -66,12 +66,13 @@ class MemoryRecord:
 
 @dataclass(frozen=True)
 class Simulated:
-    """document: that of verdict.json. calls: what the engine carried out."""
+    """document: that of verdict.json. calls: what the engine carried out. struck: messages that the weather met."""
 
     history: History
     document: dict[str, Any]
     trace_hash: str
     calls: int
+    struck: tuple[Struck, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -86,4 +87,6 @@ def simulate(plan: Plan, rig: Rig, *, weather: Weather | None = None) -> Simulat
     bed = SimBed(rig.simulated, plan, rig, weather=weather)
     Session(plan, rig, record, bed).run()
     history = record.history()
-    return Simulated(history, checkers.judge(history), bed.world.trace_hash, bed.engine.calls)
+    return Simulated(
+        history, checkers.judge(history), bed.world.trace_hash, bed.engine.calls, tuple(bed.world.network.struck)
+    )
