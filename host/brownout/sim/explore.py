@@ -96,6 +96,8 @@ def try_seed(campaign: Campaign, rig: Rig, seed: int) -> Tried:
     the_plan, weather = planned(campaign, rig, seed)
     try:
         simulated = simulate(the_plan, rig, weather=weather)
+    except UsageError:
+        raise
     except RigError as error:
         return Tried(seed, "unknown", (), ("rig",), str(error), time.process_time() - began)
     except Exception as error:
@@ -162,6 +164,8 @@ def explore(
     jobs: processes, all cores if None; 1 is this very process. On KeyboardInterrupt what was found so far is returned,
     with `ended` saying so.
     """
+    if rig.simulated is None:
+        raise UsageError(f"{rig.source}: rig {rig.name!r} has no [sim]; only simulated boards can be explored")
     check_support(campaign, rig)
     found = Found(campaign.name)
     began = time.monotonic()
