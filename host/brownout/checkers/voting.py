@@ -11,11 +11,12 @@ from typing import Any
 
 from brownout_node.core import schema
 
-from ..history import BoardEvent, Check
+from ..history import BoardEvent, Check, FaultStage
 from .evidence import Findings, step
 from .run import Boot, Run, height_told
 
 VOTES = ("prevoted", "precommitted")
+PROVEN_DARK = frozenset({"cut", "cycle", "blackout", "cut_mid_write", "wipe"})  # proven while the board is off
 
 
 def check(run: Run) -> Check:
@@ -110,6 +111,38 @@ def _standing(run: Run, findings: Findings) -> None:
             if any(_own_admission(run, event) for event in boot.events):
                 lost = None
             _votes_of_life(run, boot, findings)
+        _admissions(run, board, boots, findings)
+
+
+def _admissions(run: Run, board: str, boots: list[Boot], findings: Findings) -> None:
+    """An admission that was decided before this life began is an earlier life's, whose promises are lost.
+
+    Only where it is certain: a fault's proof shows the board dark after somebody had told that decision.
+    """
+    for record in run.history.faults:
+        if record.stage is not FaultStage.PROVEN or record.kind not in PROVEN_DARK or board not in record.boards:
+            continue
+        boot = next((boot for boot in boots if boot.start is not None and boot.start.received_ns > record.at_ns), None)
+        if boot is None:
+            continue
+        for event in boot.events:
+            if not _own_admission(run, event):
+                continue
+            told = next(
+                (
+                    decided
+                    for decided in run.of("decided")
+                    if decided.fields["height"] == event.fields["height"] - 1 and decided.received_ns < record.at_ns
+                ),
+                None,
+            )
+            if told is not None:
+                findings.wrong(
+                    f"{board} took an admission for its own at boot {boot.number} that had been decided before that"
+                    f" boot began, at height {told.fields['height']}",
+                    step(told),
+                    step(event),
+                )
 
 
 def _own_admission(run: Run, event: BoardEvent) -> bool:
