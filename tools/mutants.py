@@ -1,6 +1,7 @@
 """Puts one known bug after the other into a copy of the firmware and lets the swarm look for it; a table at the end.
 
-    python tools/mutants.py [--only NAME ..] [--seeds 10000] [--jobs 2] [--time-limit 120] [--json FILE] [--sound]
+    python tools/mutants.py [--only NAME ..] [--seeds 10000] [--jobs 2] [--time-limit 120] [--shrink 60]
+                            [--json FILE] [--sound]
 
 The bugs are tests/mutants/*.toml, one exact replacement each. Every hunt is a process of its own whose `brownout_node`
 is the changed copy; each seed of the mutant's campaign draws a run (sim/swarm.py), which is simulated and judged, until
@@ -25,6 +26,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brownout.faults import Plan
+    from brownout.rig import Rig
+    from brownout.sim.network import Weather
+    from brownout.sim.runs import Simulated
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRMWARE = ROOT / "firmware"
@@ -53,6 +61,7 @@ class Mutant:
 class Hunt:
     """What came of one mutant. seeds: tried, the last one is the one that found it. boards, faults, operations: of it.
 
+    shrunk: boards, faults and operations of the smallest campaign that still violates the same check, where asked for.
     alarms: runs that were `invalid` with the firmware as it is too; they find nothing.
     """
 
@@ -67,6 +76,7 @@ class Hunt:
     operations: int = 0
     unknown: int = 0
     alarms: int = 0
+    shrunk: tuple[int, ...] = ()
     error: str = ""
 
     @property
@@ -104,8 +114,21 @@ def make_firmware(mutant: Mutant | None, folder: Path) -> Path:
 # The hunt, in a process of its own.
 
 
-def hunt(mutant: Mutant, seeds: Sequence[int], time_limit_s: float, firmware: Path) -> Hunt:
-    """Try seeds until one run is `invalid`, or they or the time are over."""
+def shrunk(plan: Plan, weather: Weather, simulated: Simulated, rig: Rig, within_s: float) -> tuple[int, ...]:
+    """Boards, faults and operations of the smallest campaign; nothing where the run hangs on the course of chance."""
+    from brownout.contracts import UsageError
+    from brownout.sim import shrink
+
+    run = shrink.Recorded(plan.to_document(), weather, simulated.history, tuple(shrink.violated(simulated)))
+    try:
+        smallest = shrink.shrink(run, rig, time_limit_s=within_s).after
+    except UsageError:
+        return ()
+    return smallest["boards"], smallest["faults"], smallest["operations"]
+
+
+def hunt(mutant: Mutant, seeds: Sequence[int], time_limit_s: float, shrink_s: float, firmware: Path) -> Hunt:
+    """Try seeds until one run is `invalid`, or they or the time are over; then shrink that run, if asked for."""
     import brownout_node
     from brownout.campaign_file import load_campaign
     from brownout.contracts import RigError
@@ -148,30 +171,31 @@ def hunt(mutant: Mutant, seeds: Sequence[int], time_limit_s: float, firmware: Pa
                 len(plan.faults),
                 len(simulated.history.operations),
                 unknown,
+                shrunk=shrunk(plan, weather, simulated, rig, shrink_s) if shrink_s else (),
             )
     return Hunt(mutant.name, mutant.campaign, seeds=tried, seconds=time.monotonic() - began, unknown=unknown)
 
 
-def hunt_elsewhere(mutant: Mutant, changed: bool, seeds: range, time_limit_s: float) -> Hunt:
+def hunt_elsewhere(mutant: Mutant, changed: bool, seeds: range, time_limit_s: float, shrink_s: float = 0.0) -> Hunt:
     """The hunt in a process whose firmware is a changed copy (or, where not `changed`, one that is as it was)."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         folder = make_firmware(mutant if changed else None, Path(name))
-        bounds = [str(seeds.start), str(seeds.stop - 1)]
+        words = [seeds.start, seeds.stop - 1, time_limit_s, shrink_s]
         done = subprocess.run(
-            [sys.executable, __file__, "--hunt", mutant.name, str(folder), *bounds, str(time_limit_s)],
+            [sys.executable, __file__, "--hunt", mutant.name, str(folder), *map(str, words)],
             env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
-            timeout=time_limit_s + SLACK_S,
+            timeout=time_limit_s + 2 * shrink_s + SLACK_S,
             check=False,
         )
     if done.returncode:
         return Hunt(mutant.name, mutant.campaign, error=done.stderr.strip().rpartition("\n")[2])
     document = json.loads(done.stdout)
-    return Hunt(**{**document, "found_by": tuple(document["found_by"])})
+    return Hunt(**{**document, **{key: tuple(document[key]) for key in ("found_by", "shrunk")}})
 
 
-def hunt_until_sure(mutant: Mutant, seeds: int, time_limit_s: float) -> Hunt:
+def hunt_until_sure(mutant: Mutant, seeds: int, time_limit_s: float, shrink_s: float = 0.0) -> Hunt:
     """The hunt, and the same run with the firmware as it is, until one is `invalid` and the other is not."""
     first, seconds, unknown, alarms = 1, 0.0, 0, 0
     while True:
@@ -183,8 +207,12 @@ def hunt_until_sure(mutant: Mutant, seeds: int, time_limit_s: float) -> Hunt:
         sure = not result.found or not hunt_elsewhere(mutant, False, seed, time_limit_s).found
         alarms += not sure
         if sure or first > seeds or seconds >= time_limit_s:
-            by = result.found_by if sure else ()
-            return replace(result, found_by=by, seeds=first - 1, seconds=seconds, unknown=unknown, alarms=alarms)
+            break
+    size: tuple[int, ...] = ()
+    if result.found and sure and shrink_s:
+        size = hunt_elsewhere(mutant, True, seed, time_limit_s, shrink_s).shrunk
+    by = result.found_by if sure else ()
+    return replace(result, found_by=by, seeds=first - 1, seconds=seconds, unknown=unknown, alarms=alarms, shrunk=size)
 
 
 # The table.
@@ -193,6 +221,8 @@ def hunt_until_sure(mutant: Mutant, seeds: int, time_limit_s: float) -> Hunt:
 def print_hunt(result: Hunt) -> None:
     by = ", ".join(result.found_by) or result.error or "not found"
     size = f"{result.boards} / {result.faults} / {result.operations}" if result.found else ""
+    if result.shrunk:
+        size += " -> " + " / ".join(map(str, result.shrunk))
     line = f"{result.name:32} {result.campaign:16} {by[:52]:52} {result.seeds:6} {result.seconds:7.1f}  {size}"
     print(line.rstrip(), flush=True)
 
@@ -214,6 +244,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10_000, help="the most that one mutant gets")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds that one mutant gets")
+    parser.add_argument("--shrink", type=float, default=0.0, help="seconds for shrinking what one mutant was found by")
     parser.add_argument("--json", type=Path, help="write the results there too")
     parser.add_argument("--sound", action="store_true", help="the same campaigns on the firmware as it is")
     arguments = parser.parse_args()
@@ -227,7 +258,7 @@ def main() -> int:
         def run(mutant: Mutant) -> Hunt:
             if arguments.sound:
                 return hunt_elsewhere(mutant, False, range(1, arguments.seeds + 1), arguments.time_limit)
-            return hunt_until_sure(mutant, arguments.seeds, arguments.time_limit)
+            return hunt_until_sure(mutant, arguments.seeds, arguments.time_limit, arguments.shrink)
 
         for result in pool.map(run, chosen):
             print_hunt(replace(result, name=SOUND) if arguments.sound else result)
@@ -241,10 +272,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def hunter(name: str, firmware: str, first: str, last: str, time_limit_s: str) -> int:
+def hunter(name: str, firmware: str, first: str, last: str, time_limit_s: str, shrink_s: str) -> int:
     """What a hunt's own process does: its result is one line of JSON."""
     mutant = next(mutant for mutant in read_catalogue() if mutant.name == name)
-    result = hunt(mutant, range(int(first), int(last) + 1), float(time_limit_s), Path(firmware))
+    seeds = range(int(first), int(last) + 1)
+    result = hunt(mutant, seeds, float(time_limit_s), float(shrink_s), Path(firmware))
     print(json.dumps(asdict(result)))
     return 0
 
