@@ -235,7 +235,7 @@ def _fault(table: Table, duration_s: float) -> FaultSpec:
     for_s = 0.0
     if kind.lasts:
         for_s = table.seconds("for_s", 0.01, LONGEST_S, REQUIRED if kind.for_s is None else kind.for_s)
-    if at_s + jitter_s + for_s > duration_s:
+    if round(at_s + jitter_s + for_s, 6) > duration_s:
         raise table.error(
             "at_s",
             f"the fault may last until {at_s + jitter_s + for_s:g} s",

@@ -159,3 +159,8 @@ def test_any_damage_to_the_bytes_is_a_campaign_or_a_usage_error(text: bytes, dat
     except UsageError:
         return
     is_answered(document)
+
+
+def test_sums_of_seconds_that_are_no_binary_fractions_fit() -> None:
+    text = "[campaign]\nname = 'sum'\nduration_s = 10.731\n[[fault]]\nkind = 'cut'\nat_s = 5.331\nfor_s = 5.4\n"
+    assert parse_campaign(Table(parse_document(text.encode(), "sum.toml"), "sum.toml")).faults[0].for_s == 5.4
