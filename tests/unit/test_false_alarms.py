@@ -65,3 +65,38 @@ def test_what_a_board_merged_in_its_last_moments_is_known_by_its_digest(same: bo
     world.wait(9.0)
     check = durability.check(Run(world.history()))
     assert check.verdict == (Verdict.VALID if same else Verdict.INVALID), check.detail
+
+
+def test_a_delete_that_was_forgotten_before_the_key_was_written_anew_is_no_loss() -> None:
+    world = World(3)
+    world.boot()
+    world.write("b1", "key", "old", merged_by=["b2", "b3"])
+    grave = world.write("b3", "key", None, merged_by=["b1", "b2"])
+    world.wait(3.0)
+    for board in ("b1", "b2", "b3"):
+        world.tell(board, "forgotten", key="key", stamp=grave.fields["stamp"], writer=3)
+    world.wait(9.0)
+    world.write("b2", "key", "new", merged_by=[])  # in the last moment, so nobody else has it yet
+    world.wait(0.5)
+    check = durability.check(Run(world.history()))
+    assert check.verdict == Verdict.VALID, check.detail
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_others_of_the_same_digest_have_forgotten_is_forgotten(same: bool) -> None:
+    world = World(3)
+    world.boot()
+    world.write("b1", "key", None, merged_by=["b2", "b3"])
+    grave = world.write("b1", "key", None, merged_by=["b2"])
+    world.boards["b3"].items["key"] = world.boards["b1"].items["key"]  # merged; power took the event along
+    world.cut("f01", "b3")
+    for board in ("b1", "b2"):
+        world.tell(board, "forgotten", key="key", stamp=grave.fields["stamp"], writer=1)
+    for board in ("b1", "b2", "b3"):
+        if same or board != "b3":
+            world.boards[board].items.pop("key")
+    world.wait(3.0)
+    world.digests()
+    world.wait(9.0)
+    check = durability.check(Run(world.history()))
+    assert check.verdict == (Verdict.VALID if same else Verdict.INVALID), check.detail

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..history import BoardEvent, Check, Operation
 from .evidence import Findings, operation, step
-from .items import Item, final_items, gossip_digests, newest_items, same_at_the_end
+from .items import Item, final_items, gossip_digests, same_at_the_end, updates
 from .run import GOSSIP_WRITES, STATUS_NAMES, Run, height_told
 
 FRESH_NS = 2_000_000_000  # events of the last moments may not have arrived
@@ -94,7 +94,7 @@ def _gossip(run: Run, acknowledged: list[Operation], findings: Findings) -> None
     for item in acknowledged:
         by_board[item.board].append(item)
     final = _known_at_the_end(run)
-    deleted = {key for key, item in newest_items(run).items() if item[2].fields["value"] is None}
+    deleted = _deletes(run)
     # Younger ones may not be everywhere yet; the gossip check looks at the end state as a whole.
     fresh_ns = FRESH_NS if same_at_the_end(run) else run.converge_ns
     for board, items in by_board.items():
@@ -108,6 +108,16 @@ def _gossip(run: Run, acknowledged: list[Operation], findings: Findings) -> None
                 _still_there(run, board, event, final, deleted, findings)
 
 
+def _deletes(run: Run) -> dict[str, tuple[int, int]]:
+    """key -> (stamp, writer) of the greatest delete that any board ever had; a later write may have followed it."""
+    greatest: dict[str, tuple[int, int]] = {}
+    for board in run.boots:
+        for _, key, item in updates(run, board):
+            if key is not None and item is not None and item[2].fields["value"] is None:
+                greatest[key] = max(greatest.get(key, item[:2]), item[:2])
+    return greatest
+
+
 def _known_at_the_end(run: Run) -> dict[str, dict[str, Item]]:
     """What each live board is known to hold: what it told, and what others told whose last digest is the same.
 
@@ -115,6 +125,7 @@ def _known_at_the_end(run: Run) -> dict[str, dict[str, Item]]:
     """
     told = {board: final_items(run, board) for board in run.live_boards()}
     alike: dict[Any, dict[str, Item]] = {}
+    gone: dict[Any, dict[str, tuple[int, int]]] = {}  # digest -> key -> the delete that a board of that digest forgot
     digests = {board: gossip_digests(run, board)[-1:] for board in told}
     for board, items in told.items():
         for event in digests[board]:
@@ -122,11 +133,19 @@ def _known_at_the_end(run: Run) -> dict[str, dict[str, Item]]:
             for key, item in items.items():
                 if item[2].received_ns <= event.received_ns and (key not in common or common[key][:2] < item[:2]):
                     common[key] = item
+            forgotten = gone.setdefault(event.fields["digest"], {})
+            for forgot in run.of("forgotten"):
+                if forgot.board == board and forgot.received_ns <= event.received_ns:
+                    version = (forgot.fields["stamp"], forgot.fields["writer"])
+                    forgotten[forgot.fields["key"]] = max(forgotten.get(forgot.fields["key"], version), version)
     for board, items in told.items():
         for event in digests[board]:
             for key, item in alike[event.fields["digest"]].items():
                 if key not in items or items[key][:2] < item[:2]:
                     items[key] = item
+            for key, version in gone[event.fields["digest"]].items():
+                if key in items and items[key][:2] <= version:
+                    del items[key]
     return told
 
 
@@ -194,7 +213,7 @@ def _still_there(
     writer: str,
     event: BoardEvent,
     final: dict[str, dict[str, Item]],
-    deleted: set[str],
+    deleted: dict[str, tuple[int, int]],
     findings: Findings,
 ) -> None:
     key, stamp = event.fields["key"], event.fields["stamp"]
@@ -203,7 +222,7 @@ def _still_there(
         return
     for board, items in final.items():
         item = items.get(key)
-        if item is None and key in deleted:
+        if item is None and deleted.get(key, (0, 0)) >= (stamp, number):
             continue  # superseded by a delete, which is forgotten once every board has had it
         if item is None or (item[0], item[1]) < (stamp, number):
             evidence = [step(event)] if item is None else [step(event), step(item[2])]
