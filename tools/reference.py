@@ -3,8 +3,9 @@
     tools/reference.py            write the pages
     tools/reference.py --check    write nothing; exit 1 and name each page that differs from what would be written
 
-Sources: core/schema.py (messages, events, journal keys), fault_kinds.py with the shipped virtual rig, and the click
-commands of brownout.cli. Must not hold facts of its own: what a page says stands in those rows.
+Sources: core/schema.py (messages, events, journal keys), fault_kinds.py with the shipped virtual rig, campaign_file.py
+(listed operations), and the click commands of brownout.cli. Must not hold facts of its own: what a page says stands in
+those rows.
 """
 
 from __future__ import annotations
@@ -108,6 +109,23 @@ def faults_page() -> str:
     )
 
 
+def operations_page() -> str:
+    from brownout import campaign_file
+
+    rows = [
+        (code(key), meaning, ", ".join(map(code, takers)) or "all")
+        for key, (meaning, takers) in campaign_file.OPERATION_KEYS.items()
+    ]
+    return "".join(
+        (
+            "# Listed operations\n\n" + NOTE + "\nSource: `host/brownout/campaign_file.py`.\n\n",
+            "A campaign with `[[operation]]` tables has no load of its own: its clients do what is listed, and the run "
+            "ends with a read of each key, as every run does. `[workload]` then takes `operation_timeout_s` alone.\n\n",
+            table(("key", "what it is", "operations that take it"), rows),
+        )
+    )
+
+
 def _duration(kind: Any) -> str:
     if not kind.lasts:
         return "does not last"
@@ -201,7 +219,7 @@ def _option(option: Any) -> tuple[str, str, str]:
 
 def pages() -> dict[str, str]:
     """File name -> text of every page that can be made here."""
-    made = {"schema.md": schema_page(), "faults.md": faults_page()}
+    made = {"schema.md": schema_page(), "faults.md": faults_page(), "operations.md": operations_page()}
     command_line = cli_page()
     if command_line is not None:
         made["cli.md"] = command_line

@@ -50,6 +50,16 @@ TIMINGS = (
     "metrics_period_ms",
 )
 MOST_OPERATIONS = 100_000
+# The keys of an [[operation]]: what each is, and the operations that take it.
+OPERATION_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "at_s": ("when, in seconds from the campaign's start; later where the client's last one is not over", ()),
+    "client": ("1 to 31, 1 if left out; a client has one operation at a time", ()),
+    "operation": ("put, get and cas on the log's registers, write and delete on gossip's items", ()),
+    "key": ("up to 32 characters", ()),
+    "value": ("made up and unique if left out", ("put", "cas", "write")),
+    "expected": ("what the client saw last of the key if left out", ("cas",)),
+    "boards": ("who is asked first, in this order; the others follow as the seed draws them", ()),
+}
 Selector = str | tuple[str, ...]  # one of the words, random:K, or names
 
 
@@ -189,12 +199,7 @@ def _operations(document: Table, duration_s: float) -> tuple[PlannedOperation, .
 
 def _operation(table: Table, duration_s: float) -> PlannedOperation:
     name = table.choice("operation", (*LOG_OPERATIONS, *GOSSIP_OPERATIONS))
-    keys = ["at_s", "client", "operation", "key", "boards"]
-    if name in ("put", "cas", "write"):
-        keys.append("value")
-    if name == "cas":
-        keys.append("expected")
-    table.only(*keys)
+    table.only(*(key for key, (_, takers) in OPERATION_KEYS.items() if not takers or name in takers))
     return PlannedOperation(
         at_s=table.seconds("at_s", 0, duration_s),
         client=table.integer("client", 1, 31, 1),

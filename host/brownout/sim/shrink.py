@@ -95,6 +95,13 @@ class Oracle:
                 break
         return done
 
+    def ask_more(self, campaign: Campaign) -> None:
+        """Want from now on what this campaign can do, up to ENOUGH: what is certain must not become chance again."""
+        need = max(self.need, min(self.count(campaign), round(ENOUGH * len(self.seeds))))
+        if need > self.need:
+            self.need = need
+            self._known.clear()
+
     def _try(self, campaign: Campaign, seed: int, rig: Rig) -> bool:
         self.tries += 1
         try:
@@ -264,8 +271,7 @@ def shrink(
     oracle = Oracle(rig, name, seeds)
     campaign = _start(run, the_plan, rig, oracle, progress)
     before = size(campaign)
-    rate = oracle.count(campaign)
-    oracle.need = max(1, min(rate, round(ENOUGH * SEEDS)))
+    oracle.ask_more(campaign)
     oracle.until = None if time_limit_s is None else began + time_limit_s
     shrinker = Shrinker(oracle, campaign, progress)
     shrinker.run()
@@ -328,9 +334,9 @@ class Shrinker:
         while repr(self.campaign) != before:
             before = repr(self.campaign)
             for what, step in (
-                ("faults", self._faults),
                 ("bounds", self._checks),
                 ("time", self._duration),
+                ("faults", self._faults),
                 ("operations", self._operations),
                 ("boards", self._boards),
                 ("how long faults last", self._fault_times),
@@ -338,6 +344,7 @@ class Shrinker:
             ):
                 self._progress(what, size(self.campaign))
                 step()
+                self.oracle.ask_more(self.campaign)
 
     def _take(self, candidate: Campaign) -> bool:
         if candidate != self.campaign and self.oracle.violates(candidate):
