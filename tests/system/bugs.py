@@ -30,11 +30,10 @@ BUGS = (
         "core/step.py",
         (
             # What leaves no longer waits for the journal, which is written once for several steps: less wear.
-            ("def step(node, journal,", "_batch = []\n\n\ndef step(node, journal,"),
             (
                 "    if records:\n        journal.append(records)\n",
-                "    _batch.extend(records)\n"
-                "    if len(_batch) > 12:\n        journal.append(_batch)\n        _batch.clear()\n",
+                "    node.batch = getattr(node, 'batch', []) + records\n"
+                "    if len(node.batch) > 12:\n        journal.append(node.batch)\n        node.batch = []\n",
             ),
         ),
     ),

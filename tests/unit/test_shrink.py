@@ -19,9 +19,10 @@ from brownout.faults import plan
 from brownout.history import Outcome
 from brownout.rig import load_rig
 from brownout.sim.ddmin import minimise
+from brownout.sim.explicit import Recorded, explicit, message_faults, read_plan, read_run
 from brownout.sim.network import Struck, Weather
 from brownout.sim.runs import simulate
-from brownout.sim.shrink import Recorded, explicit, message_faults, read_plan, read_run, size
+from brownout.sim.shrink import size
 from brownout.sim.swarm import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st

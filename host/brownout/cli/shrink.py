@@ -46,9 +46,10 @@ def shrink(
     from ..campaign_text import campaign_text
     from ..rig import load_rig
     from ..sim import shrink as search
+    from ..sim.explicit import read_run
 
     limit_s = parse_time(time_limit)
-    recorded = search.read_run(run)
+    recorded = read_run(run)
     with LiveProgress() as progress:
         shrunk = search.shrink(
             recorded,
