@@ -75,6 +75,7 @@ def test_a_run_in_which_all_went_right_is_valid(voters: int, learners: int) -> N
         "gossip",
         "membership",
         "liveness",
+        "majority",
         "crashes",
         "faults",
         "telemetry",
@@ -95,7 +96,7 @@ def test_invalid_outranks_unknown() -> None:
     assert checkers.overall(checks) is Verdict.INVALID
     assert checkers.overall(checks[:2]) is Verdict.UNKNOWN
     assert checkers.overall(checks[:1]) is Verdict.VALID
-    assert len(CHECKERS) == 12
+    assert len(CHECKERS) == 13
 
 
 def test_check_run_writes_the_verdict_into_the_folder(tmp_path: Path) -> None:

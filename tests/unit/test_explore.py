@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 from brownout import resources
 from brownout.campaign_file import load_campaign, parse_campaign
+from brownout.checkers import majority
+from brownout.checkers.run import Run
 from brownout.contracts import UsageError
-from brownout.document import Table
+from brownout.document import Table, parse_document
 from brownout.faults import plan
+from brownout.history import Verdict
 from brownout.rig import load_rig
 from brownout.sim.explore import Found, explore, planned, try_seed
 from brownout.sim.network import Weather
@@ -42,7 +45,7 @@ def test_what_a_seed_draws_stays_within_the_campaigns_limits(name: str, seed: in
     assert small.serial_only <= campaign.serial_only
     core = [fault for fault in small.faults if fault.place == "core"]
     assert set(small.kinds) - {fault.kind for fault in core} <= set(campaign.kinds)
-    assert small.duration_s <= LONGEST_S + len(core) * (PROGRESS_WITHIN_S + 1)
+    assert small.duration_s <= LONGEST_S + len(core) * (PROGRESS_WITHIN_S + 1.001)
     assert small.workload.operations_per_s <= campaign.workload.operations_per_s
     assert small.workload.clients <= campaign.workload.clients
     wiped = [fault for fault in small.faults if fault.kind == "wipe"]
@@ -114,6 +117,24 @@ def test_an_error_of_the_simulator_is_a_finding_too() -> None:
 def test_a_rig_of_boards_cannot_be_explored() -> None:
     with pytest.raises(UsageError, match=r"has no \[sim\]"):
         try_seed(load_campaign("demo"), load_rig("virtual"), 1)
+
+
+def test_a_majority_that_stands_still_while_a_minority_is_away_is_found() -> None:
+    """The checker on a run whose decisions during the outage are left out of the record."""
+    text = "[campaign]\nname = 'core'\nduration_s = 8.0\nvoters = 3\n[[fault]]\nkind = 'cut'\nselect = ['b3']\n"
+    text += "at_s = 1.0\nfor_s = 6.0\n[checks]\nprogress_within_s = 5.0\n"
+    campaign = parse_campaign(Table(parse_document(text.encode(), "core"), "core"))
+    history = simulate(plan(campaign, RIG, 1), RIG).history
+    check = majority.check(Run(history))
+    assert check.verdict is Verdict.VALID
+    assert check.metrics["outages_of_a_minority_checked"] == 1
+    until_ns = 7_500_000_000
+    history.events = [
+        event for event in history.events if event.kind != "decided" or not 1e9 < event.received_ns < until_ns
+    ]
+    check = majority.check(Run(history))
+    assert check.verdict is Verdict.INVALID
+    assert "while b3 alone, a minority, was away" in check.detail
 
 
 # The command.
