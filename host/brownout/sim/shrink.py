@@ -208,9 +208,10 @@ class Shrinker:
             for what, step in (
                 ("bounds", self._checks),
                 ("time", self._duration),
+                # Operations first: without its faults a run may still violate, by chance and by many operations.
+                ("operations", self._operations),
                 ("faults", self._faults),
                 ("simpler faults", self._simpler_faults),
-                ("operations", self._operations),
                 ("boards", self._boards),
                 ("how long faults last", self._fault_times),
                 ("timings", self._settings),
