@@ -561,6 +561,18 @@ def test_a_dead_board_that_nobody_misses() -> None:
     assert check.metrics["outages_checked"] == 2
 
 
+def test_a_cut_that_was_armed_and_never_sprang_is_no_outage() -> None:
+    world = healthy()
+    world.tell("b1", "member", channel="mqtt", board=2, state=1, incarnation=1)
+    world.tell("b1", "member", channel="mqtt", board=2, state=0, incarnation=2)
+    world.fault("f02", "cut_mid_write", "applied", "b3")
+    world.wait(8.0)
+    world.fault("f02", "cut_mid_write", "unproven", "b3")
+    world.fault("f02", "cut_mid_write", "healed", "b3")
+    check = fine(membership.check, world)
+    assert check.metrics["outages_checked"] == 0
+
+
 def test_two_sides_of_a_split_hold_each_other_for_dead() -> None:
     def split(told: bool) -> World:
         world = healthy()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from brownout_node.core import schema
 
-from ..history import BoardEvent, Check
+from ..history import BoardEvent, Check, FaultStage
 from .evidence import Findings, fault, step
-from .run import BROKER_KINDS, DARK_KINDS, Outage, Run
+from .run import BROKER_KINDS, DARK_KINDS, DARK_WHEN_SPRUNG, Outage, Run
 
 SLACK_NS = 500_000_000  # late ticks, and a switch that takes its time
 DEFAULT_TIMING = {"probe_period_ms": 500, "suspicion_ms": 2000}
@@ -87,8 +87,11 @@ def _dark_pairs(run: Run) -> list[tuple[Outage, str, str, int]]:
     """(outage, observer, board that is gone, until when) for what must have been found out."""
     bound = bound_ns(run)
     pairs: list[tuple[Outage, str, str, int]] = []
+    proven = {record.id for record in run.history.faults if record.stage is FaultStage.PROVEN}
     for outage in run.outages:
         until_ns = outage.until_ns if outage.until_ns is not None else run.ended_ns
+        if outage.kind in DARK_WHEN_SPRUNG and outage.fault not in proven:
+            continue  # armed, and nobody knows that it ever cut the power
         if outage.kind in DARK_KINDS:
             for gone in sorted(outage.boards):
                 until = _back_ns(run, gone, outage.from_ns, until_ns)
