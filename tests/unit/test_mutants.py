@@ -116,3 +116,9 @@ def test_the_hunt_finds_a_bug_and_nothing_in_the_firmware_as_it_is() -> None:
     assert set(found.found_by) <= set(mutant.expected), found
     assert found.operations > 0 and found.boards >= 3
     assert not tool.hunt_elsewhere(mutant, False, range(1, 4), 60.0).found
+
+
+def test_every_mutant_is_in_the_page() -> None:
+    page = (ROOT / "docs" / "mutants.md").read_text(encoding="utf-8")
+    for mutant in CATALOGUE:
+        assert page.count(f"| `{mutant.name}` |") == 2, f"docs/mutants.md lists {mutant.name} not in both tables"
