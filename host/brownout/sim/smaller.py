@@ -13,6 +13,7 @@ from ..campaign_file import Campaign, FaultSpec
 from ..injector import POWER_FAULTS
 
 LEAST_DURATION_S = 0.5
+LEAST_VOTERS = 3
 
 
 def simpler(fault: FaultSpec) -> list[FaultSpec]:
@@ -59,8 +60,8 @@ def earlier(campaign: Campaign, by_s: float) -> Campaign:
 def without(campaign: Campaign, number: int) -> Campaign | None:
     """Without the board of that number: those after it move up, as the names of a campaign's boards are counted."""
     voter = number <= campaign.voters
-    if voter and campaign.voters == 1:
-        return None
+    if voter and campaign.voters <= LEAST_VOTERS:
+        return None  # fewer cannot lose one and go on: what they violate says little of a cluster
     gone = f"b{number}"
     names = {f"b{other}": f"b{other - (other > number)}" for other in range(1, campaign.boards + 1) if other != number}
 
