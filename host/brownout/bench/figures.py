@@ -45,6 +45,7 @@ class Figure:
     measure: str = "ratio"
     exact: bool = False  # the target is to be met, not to be stayed below
     strict: bool = False  # to be stayed below, not at
+    at_least: bool = False  # the target is to be met or passed: the more the better
     note: str = ""
 
     @property
@@ -60,11 +61,13 @@ class Figure:
             return False
         if self.exact:
             return measured == self.target
+        if self.at_least:
+            return measured >= self.target
         return measured < self.target if self.strict else measured <= self.target
 
     @property
     def target_text(self) -> str:
-        sign = "=" if self.exact else "<" if self.strict else "≤"
+        sign = "=" if self.exact else "≥" if self.at_least else "<" if self.strict else "≤"
         return f"{sign} {self.target:g} {'×' if self.measure == 'ratio' else self.unit}"
 
     def document(self) -> dict[str, Any]:

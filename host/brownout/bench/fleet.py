@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from brownout_node.core import schema
 
 from ..bed import Bed
+from ..contracts import RigError
 from ..history import BoardEvent
 from .command_client import CommandClient
 from .figures import Figure, Sample
@@ -25,6 +26,7 @@ RUMOURS = 40
 KEYS = 20
 IDLE_S = 12.0
 SPREAD_WITHIN_S = 10.0
+REPORTS_WITHIN_S = 60.0
 MOST_LATE_MS = 20.0
 MOST_ROUNDS = 1.25
 IDEAL_RUNS = 2000
@@ -63,16 +65,16 @@ def _ticks(bed: Bed) -> Figure:
 
 
 def _reports(bed: Bed) -> dict[str, dict[str, int]]:
-    """The newest METRICS of every board."""
-    newest: dict[str, dict[str, int]] = {}
-    for event in bed.telemetry.events():
-        if event.kind == "metrics":
-            newest[event.board] = dict(event.fields)
-    missing = [board for board in bed.names if board not in newest]
-    if not missing:
-        return newest
-    bed.watch.wait(lambda: False, 0.5)
-    return _reports(bed)
+    """The newest METRICS of every board. Raises RigError when a board sends none."""
+    deadline = time.monotonic() + REPORTS_WITHIN_S
+    while True:
+        newest = {event.board: dict(event.fields) for event in bed.telemetry.events() if event.kind == "metrics"}
+        silent = [board for board in bed.names if board not in newest]
+        if not silent:
+            return newest
+        if time.monotonic() > deadline:
+            raise RigError(f"bench: no metrics from {', '.join(silent)} within {REPORTS_WITHIN_S:.0f} s")
+        bed.watch.wait(lambda: False, 0.5)
 
 
 def _bound(counts: Sequence[int], share: float, worst: int) -> float:
