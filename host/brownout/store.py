@@ -82,6 +82,18 @@ class _Appender:
                 self._file = None
 
 
+def _first_free(base: Path, stem: str) -> Path:
+    """Make the folder of the first name that nobody has, of two runs that begin in the same second too."""
+    for attempt in range(1, 1000):
+        path = base / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise UsageError(f"{base / stem}: there are a thousand runs of this name already; take another --out")
+
+
 class RunFolder:
     """The folder of one run, while it is written. All methods may be called from any thread."""
 
@@ -99,16 +111,13 @@ class RunFolder:
     def create(cls, base: Path, campaign: str, seed: int, *, at: time.struct_time | None = None) -> RunFolder:
         """Make a new folder below `base`, named after the time (UTC), the campaign and the seed."""
         stem = f"{time.strftime('%Y%m%dT%H%M%SZ', at or time.gmtime())}-{campaign}-{seed}"
-        base.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, 1000):
-            path = base / (stem if attempt == 1 else f"{stem}-{attempt}")
-            try:
-                path.mkdir()
-            except FileExistsError:
-                continue
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            path = _first_free(base, stem)
             (path / "serial").mkdir()
-            return cls(path)
-        raise UsageError(f"{base / stem}: there are a thousand runs of this name already; take another --out")
+        except OSError as error:
+            raise UsageError(f"{base}: no runs can be kept there ({error.strerror}); take another --out") from error
+        return cls(path)
 
     # Documents.
 

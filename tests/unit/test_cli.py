@@ -87,6 +87,12 @@ def test_folders_that_are_no_runs_are_exit_2(tmp_path: Path, capsys: pytest.Capt
         assert str(tmp_path) in fails([command, str(tmp_path)], 2, capsys)
 
 
+@pytest.mark.parametrize("where", ["file", "file/below", "/proc/runs"])
+def test_runs_that_cannot_be_kept_are_exit_2(where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert "no runs can be kept there" in fails(["run", "demo", "--rig", "sim", "--out", where], 2, capsys)
+
+
 def test_a_rig_that_is_not_there_is_exit_4(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["power", "off", "b1"], ["flash"], ["link", "clear"], ["console", "b1"], ["heal", "--rig", "lab"]):
         assert "no lab is running" in fails(command, 4, capsys)

@@ -18,8 +18,8 @@ from .workbench import Workbench, machine
 PARTS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "journal": journal.measure,
     "publish": publish.measure,
+    "heap": heap.measure,  # before the boards that it shares with the decisions have seen any load
     "decision": decision.measure,
-    "heap": heap.measure,
     "flash": flashing.measure,
     "fleet": fleet.measure,
 }

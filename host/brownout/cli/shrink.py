@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..contracts import UsageError
 from .common import LiveProgress, json_option, out, print_document
 from .explore import parse_time
 
@@ -50,6 +51,8 @@ def shrink(
 
     limit_s = parse_time(time_limit)
     recorded = read_run(run)
+    if not file.parent.is_dir() or file.is_dir():
+        raise UsageError(f"--out {file}: not the path of a file in a folder that there is")
     with LiveProgress() as progress:
         shrunk = search.shrink(
             recorded,
