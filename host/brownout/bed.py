@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,8 @@ from brownout_node.core import codec, schema
 
 from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
-from .faults import PlannedFault
 from .firmware_build import build
 from .flash import FlashResult, FlashTarget, flash, raise_failures
-from .history import BoardEvent
 from .mqtt_connection import Connect, by_broker
 from .pace import Pace, WallPace
 from .rig import PlannedBoard, Rig, choose_boards, load_model
@@ -365,22 +363,6 @@ class Bed(Hand):
         return {"gateway": {"transport": self.gateway.transport, "commands": commands}}
 
     # What faults ask for.
-
-    def resolve(self, fault: PlannedFault) -> tuple[str, ...]:
-        """The boards that a fault meets, now that the run can tell."""
-        if fault.select == "proposer":
-            proposer = self.watch.proposer()
-            return (proposer if proposer is not None else self.names[0],)
-        return fault.boards
-
-    def wait_for_moment(self, moment: str, within_s: float) -> BoardEvent | None:
-        return self.watch.wait_for_moment(moment, within_s)
-
-    def last_boots(self, boards: Iterable[str]) -> dict[str, int]:
-        return self.watch.boots(boards)
-
-    def wait_for_boot(self, board: str, after: int | None, within_s: float) -> BoardEvent | None:
-        return self.watch.wait_for_boot(board, after, within_s)
 
     def silent(self, board: str, for_s: float, within_s: float) -> bool:
         return self.hub.wait_silent(board, for_s, within_s)

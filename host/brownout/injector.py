@@ -136,7 +136,7 @@ class FaultLife:
 
     def run(self) -> None:
         moment = self._wait_for_moment()
-        self.boards = self.bed.resolve(self.fault)
+        self.boards = self._chosen()
         self._note(FaultStage.PLANNED, {"when": self.fault.when, "moment": moment} if self.fault.when else {})
         if self.fault.kind in POWER_FAULTS:
             self._power()
@@ -161,10 +161,16 @@ class FaultLife:
         """Let the fault stand for its time, or until the run is broken off."""
         self.injector.stop.wait(self.fault.for_s)
 
+    def _chosen(self) -> tuple[str, ...]:
+        """The boards that the fault meets, now that the run can tell."""
+        if self.fault.select == "proposer":
+            return (self.bed.watch.proposer() or self.bed.names[0],)
+        return self.fault.boards
+
     def _wait_for_moment(self) -> Mapping[str, Any]:
         if self.fault.when is None:
             return {}
-        event: BoardEvent | None = self.bed.wait_for_moment(self.fault.when, PROOF_WITHIN_S)
+        event: BoardEvent | None = self.bed.watch.wait_for_moment(self.fault.when, PROOF_WITHIN_S)
         if event is None:
             return {"reached": False}
         return {"reached": True, "board": event.board, "boot": event.boot, "sequence": event.sequence}
@@ -194,7 +200,7 @@ class FaultLife:
         return free
 
     def _dark(self, *, wipe: bool, stagger_s: float) -> None:
-        boots = self.bed.last_boots(self.boards)
+        boots = self.bed.watch.boots(self.boards)
         if stagger_s:
             for index, board in enumerate(self.boards):
                 if index:
@@ -224,7 +230,7 @@ class FaultLife:
         """New boots from the boards' own mouths; a board that does not come back is said so."""
         evidence: dict[str, Any] = {}
         for board in boards:
-            event = self.bed.wait_for_boot(board, boots.get(board), BOOT_WITHIN_S)
+            event = self.bed.watch.wait_for_boot(board, boots.get(board), BOOT_WITHIN_S)
             if event is None:
                 evidence[board] = {"booted": False}
                 self._note(FaultStage.UNPROVEN, {board: f"no boot event within {BOOT_WITHIN_S:.0f} s of power on"})
@@ -239,7 +245,7 @@ class FaultLife:
     def _power_flap(self) -> None:
         times = int(self.fault.parameters.get("times", 3))
         period_s = float(self.fault.parameters.get("period_s", 0.3))
-        boots = self.bed.last_boots(self.boards)
+        boots = self.bed.watch.boots(self.boards)
         starts = {board: state.evidence.get("starts") for board, state in self.bed.power.state(self.boards).items()}
         for flap in range(times):
             self._off(self.boards)
@@ -256,7 +262,7 @@ class FaultLife:
         self._note(FaultStage.HEALED, boot)
 
     def _reset(self) -> None:
-        boots = self.bed.last_boots(self.boards)
+        boots = self.bed.watch.boots(self.boards)
         self.bed.power.reset(self.boards)
         self._note(FaultStage.APPLIED, {"last_boots": boots})
         evidence = self._boot_evidence(self.boards, boots)
@@ -266,7 +272,7 @@ class FaultLife:
     def _cut_mid_write(self) -> None:
         parameters = self.fault.parameters
         operation, byte = int(parameters.get("operation", 1)), int(parameters.get("byte", 7))
-        boots = self.bed.last_boots(self.boards)
+        boots = self.bed.watch.boots(self.boards)
         for board in self.boards:
             self.bed.power.cut_mid_write(board, operation=operation, byte=byte)
         self._note(FaultStage.APPLIED, {"operation": operation, "byte": byte, "last_boots": boots})
@@ -357,7 +363,7 @@ class FaultLife:
 
     def _trap(self) -> None:
         parameters = self.fault.parameters
-        boots = self.bed.last_boots(self.boards)
+        boots = self.bed.watch.boots(self.boards)
         for board in self.boards:
             self.bed.arm_trap(board, parameters)
         self._note(FaultStage.APPLIED, {**parameters, "last_boots": boots})

@@ -6,7 +6,7 @@ drawn from the plan's seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from random import Random
 from typing import Any, Self
@@ -15,8 +15,7 @@ from brownout_node.core import schema
 
 from ..bed import READY_WITHIN_S, TRAP_ACTIONS, TRAP_POINTS
 from ..contracts import LinkCount, LinkRule, PowerState, RigError, Support
-from ..faults import Plan, PlannedFault
-from ..history import BoardEvent
+from ..faults import Plan
 from ..mqtt_connection import Connect, Connection
 from ..pace import Pace
 from ..rig import Rig, SimSpec
@@ -147,21 +146,6 @@ class SimBed:
         return healed
 
     # What faults ask for.
-
-    def resolve(self, fault: PlannedFault) -> tuple[str, ...]:
-        if fault.select == "proposer":
-            proposer = self.watch.proposer()
-            return (proposer if proposer is not None else self.names[0],)
-        return fault.boards
-
-    def wait_for_moment(self, moment: str, within_s: float) -> BoardEvent | None:
-        return self.watch.wait_for_moment(moment, within_s)
-
-    def last_boots(self, boards: Iterable[str]) -> dict[str, int]:
-        return self.watch.boots(boards)
-
-    def wait_for_boot(self, board: str, after: int | None, within_s: float) -> BoardEvent | None:
-        return self.watch.wait_for_boot(board, after, within_s)
 
     def silent(self, board: str, for_s: float, within_s: float) -> bool:
         """Whether nothing comes by the board's cable for so long."""
