@@ -20,6 +20,10 @@ _NUMBERS = (
     " suspicion_ms:2000:10:600000 propose_timeout_ms:400:10:60000 vote_timeout_ms:300:10:60000"
     " timeout_step_ms:200:0:60000 resend_ms:150:10:60000 fetch_period_ms:400:10:60000 digest_period_ms:1000:10:600000"
     " metrics_period_ms:2000:10:600000 watchdog_ms:8000:0:8300"  # 0: no watchdog; an RP2040 cannot count further
+    " gossip_rounds:0:0:1000"  # periods in which an update is pushed; 0: enough for the size of the roster
+    " gossip_feedback:0:0:1"  # 1: receivers answer what was new to them, and then those periods begin anew
+    " gossip_early:1:0:1"  # 0: news waits for the period, so that rounds are rounds
+    " random_order:0:0:1"  # 1: whom to probe and to repair with is drawn anew each time, not from a shuffled lap
 )
 _WORD = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 _RESERVED = "all voters host"  # names of addresses in topics and on cables

@@ -4,6 +4,7 @@ State is merged, never ordered: of two updates of one key the higher (stamp, wri
 in whatever order they arrive. A delete is an update to null, a tombstone, until every board is known to have it.
 - Rumours: an update is pushed to a few random live boards at once, and again in each of the next gossip periods until
   it has been pushed often enough for the size of the roster. Rumours move the version vector only in unbroken order.
+  With feedback the count begins anew with every board to which it was news (Demers' counter).
 - Anti-entropy (repair.py) completes the state and moves the vector past gaps.
 - Tombstones are forgotten once the vector of each other board, heard from that board itself, covers them, and ours
   covers that board's own updates: then no older update of that key can still be new to us. The vector is stored with
@@ -42,7 +43,7 @@ _SEEN_BY = const(3)
 
 
 class Gossip:
-    kinds = (schema.RUMOUR, schema.SYNC, schema.REPAIR)
+    kinds = (schema.RUMOUR, schema.SYNC, schema.REPAIR, schema.NEWS)
     operations = (schema.WRITE, schema.DELETE, schema.READ)
 
     def __init__(self, node, stored):
@@ -53,13 +54,14 @@ class Gossip:
         pushes = 3  # and one for each doubling of the roster: less than one board in 50 misses all of so many
         while len(self._peers) >> (pushes - 3):
             pushes += 1
-        self._periods = -(-pushes // config.gossip_fanout)
+        self._periods = config.gossip_rounds or -(-pushes // config.gossip_fanout)
         self.items = {}
         self.vector = load_vector(stored, config.names)
         self._mix = 0  # exclusive or of the live items' hashes
         self._live = 0
         self._hot = []
-        self._early = True
+        self._fresh = {}  # with feedback: what came in this period
+        self._early = config.gossip_early
         self._requests = []  # (client, request, status), latest last
         self._reported = None
         self._load(stored)
@@ -136,7 +138,9 @@ class Gossip:
         config = self.node.config
         if now >= self._push_at:
             self._push_at = self._next(self._push_at, config.gossip_period_ms)
-            self._early = True
+            self._early = config.gossip_early
+            if self._fresh:
+                self._fresh = {}
             if self._hot:
                 self._push(None)
             self._repair.on_period()
@@ -164,10 +168,23 @@ class Gossip:
             self._repair.on_sync(source, fields)
         elif kind == schema.REPAIR:
             self._repair.on_repair(source, fields)
+        elif kind == schema.NEWS:
+            self._on_news(fields[0])
         elif self.ready:
             for wire in fields[0]:
                 self.merge(wire, False)
+            news = [(wire[0], wire[2]) for wire in fields[0] if self._fresh.get(wire[0]) == wire]
+            if news:
+                self.node.send(source, schema.NEWS, (news,))
         self._push_early(source)
+
+    def _on_news(self, updates):
+        for key, stamp in updates:
+            held = self.items.get(key)
+            if held is not None and held[_WIRE][2] == stamp:
+                held[_PUSHES] = self._periods
+                if key not in self._hot:
+                    self._hot.append(key)
 
     def _push_early(self, source):
         """Pass news on at once, but only once in a gossip period: much news must not become many messages."""
@@ -233,6 +250,8 @@ class Gossip:
             self.items[key][_PUSHES] = self._periods
             if key not in self._hot:
                 self._hot.append(key)
+            if self.node.config.gossip_feedback:
+                self._fresh[key] = wire
         self._stir(wire, 1)
         self.node.persist(schema.JOURNAL_ITEM + slot, codec.pack(_ITEM, wire))
 

@@ -123,7 +123,9 @@ class Membership:
 
     def next_target(self):
         """The index of the next board to probe, or None. Shuffled laps: nobody waits longer than 2n - 1 periods."""
-        if not self._lap:
+        if self.node.config.random_order:
+            self._lap = self._random.sample(self._others, 1)
+        elif not self._lap:
             self._lap = list(self._others)
             self._random.shuffle(self._lap)
         return self._lap.pop() if self._lap else None

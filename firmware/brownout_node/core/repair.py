@@ -117,7 +117,9 @@ class Repair:
         if not self._idle():
             return
         for _peer in peers:
-            if not self._lap:
+            if self._node.config.random_order:
+                self._lap = self._random.sample(peers, 1)
+            elif not self._lap:
                 self._lap = list(peers)
                 self._random.shuffle(self._lap)
                 self._laps += 1

@@ -29,6 +29,7 @@ ACK = 18
 RUMOUR = 32
 SYNC = 33
 REPAIR = 34
+NEWS = 35
 REQUEST = 48
 PROPOSAL = 49
 PREVOTE = 50
@@ -54,6 +55,7 @@ MESSAGES = (
     (RUMOUR, "rumour", "items:[kvuuu]4"),
     (SYNC, "sync", "exchange:u page:u pages:u reply:o versions:[uu]40 digest:d"),
     (REPAIR, "repair", "exchange:u last:o items:[kvuuu]4 versions:[uu]12 stamp:u"),
+    (NEWS, "news", "updates:[ku]4"),  # (key, stamp) of what was new in a rumour; only with gossip_feedback
     # vote. value is an encoded BATCH; value_id its first 8 bytes of SHA-256, null votes for nothing.
     (REQUEST, "request", "client:u request:u operation:u key:k value:v expected:v"),
     (PROPOSAL, "proposal", "height:u round:u valid_round:i value:b"),
