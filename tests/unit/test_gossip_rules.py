@@ -1,4 +1,4 @@
-"""The settings that change when gossip pushes and to whom: early or by the period, blind or with feedback, lap or draw."""
+"""The settings of when gossip pushes and to whom: early or by the period, blind or with feedback, lap or draw."""
 
 from __future__ import annotations
 

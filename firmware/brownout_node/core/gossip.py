@@ -202,7 +202,9 @@ class Gossip:
                 break
             held[_PUSHES] -= 1
         self._hot = [key for _pushes, key in hot if self.items[key][_PUSHES] > 0]
-        peers = [peer for peer in self._candidates() if peer != source]
+        peers = self._candidates()
+        if source is not None:
+            peers = [peer for peer in peers if peer != source]
         for peer in self._random.sample(peers, self.node.config.gossip_fanout):
             self.node.send(peer, schema.RUMOUR, (batch,))
 
