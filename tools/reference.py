@@ -3,7 +3,7 @@
     tools/reference.py            write the pages
     tools/reference.py --check    write nothing; exit 1 and name each page that differs from what would be written
 
-Sources: core/schema.py (messages, events, journal keys), fault_kinds.py with the shipped virtual rig, campaign_file.py
+Sources: core/schema.py and the protocols beside it (messages, events, journal keys), fault_kinds.py with the shipped virtual rig, campaign_file.py
 (listed operations), and the click commands of brownout.cli. Must not hold facts of its own: what a page says stands in
 those rows.
 """
@@ -40,10 +40,16 @@ def code(text: object) -> str:
 
 
 def schema_page() -> str:
+    from brownout import protocols
     from brownout_node.core import schema
 
-    messages = [(number, code(name), code(fields)) for number, name, fields in schema.MESSAGES]
-    events = [(number, code(name), code(fields)) for number, name, fields in schema.EVENTS]
+    messages = [(number, code(name), code(fields)) for number, name, fields in protocols.MESSAGES]
+    events = [(number, code(name), code(fields)) for number, name, fields in protocols.EVENTS]
+    options = [
+        (code(name), *row.split(":"))
+        for name, protocol in protocols.PROTOCOLS.items()
+        for row in protocol.options.split()
+    ]
     keys = [
         (code(name), value, comment or "")
         for name, value, comment in CONSTANT.findall(inspect.getsource(schema))
@@ -52,16 +58,19 @@ def schema_page() -> str:
     types = inspect.getdoc(schema) or ""
     return "".join(
         (
-            "# Schema\n\n" + NOTE + "\nSource: `firmware/brownout_node/core/schema.py`. The table is append-only.\n\n",
+            "# Schema\n\n" + NOTE + "\nSource: `firmware/brownout_node/core/schema.py` and the protocols' own "
+            "files beside it. The table is append-only.\n\n",
             "## Types\n\n```text\n" + types[types.index("A row is") :] + "\n```\n\n",
             f"A protocol message is the CBOR array `{schema.HEADER}` followed by its fields, at most "
             f"{schema.MAX_MESSAGE} bytes. An event is the CBOR array `{schema.EVENT_HEADER}` followed by its fields.\n",
             "\n## Messages\n\n" + table(("id", "name", "fields"), messages),
-            "\n## Operations and statuses\n\n" + table(("id", "operation"), schema.OPERATIONS),
+            "\n## Operations and statuses\n\n" + table(("id", "operation"), protocols.OPERATIONS),
             "\n" + table(("id", "status of a reply"), schema.STATUSES),
             f"\nA batch, the value that is voted on, is `{schema.BATCH}`: (client, request, operation, key, value, "
             f"expected), at most {schema.MAX_BATCH_BYTES} bytes.\n",
             "\n## Events\n\n" + table(("id", "name", "fields"), events),
+            "\n## Options of protocols\n\nA campaign sets them in `[protocol.NAME]`; they are integers.\n\n"
+            + table(("protocol", "option", "default", "least", "most"), options),
             "\n## Journal keys\n\n" + table(("constant", "key", "record"), keys),
             "\n## Bounds\n\n"
             + table(
@@ -112,16 +121,13 @@ def faults_page() -> str:
 def operations_page() -> str:
     from brownout import campaign_file
 
-    rows = [
-        (code(key), meaning, ", ".join(map(code, takers)) or "all")
-        for key, (meaning, takers) in campaign_file.OPERATION_KEYS.items()
-    ]
+    rows = [(code(key), meaning) for key, meaning in campaign_file.OPERATION_KEYS.items()]
     return "".join(
         (
             "# Listed operations\n\n" + NOTE + "\nSource: `host/brownout/campaign_file.py`.\n\n",
             "A campaign with `[[operation]]` tables has no load of its own: its clients do what is listed, and the run "
             "ends with a read of each key, as every run does. `[workload]` then takes `operation_timeout_s` alone.\n\n",
-            table(("key", "what it is", "operations that take it"), rows),
+            table(("key", "what it is"), rows),
         )
     )
 

@@ -22,6 +22,7 @@ from .firmware_build import build
 from .flash import FlashResult, FlashTarget, flash, raise_failures
 from .mqtt_connection import Connect, by_broker
 from .pace import Pace, WallPace
+from .protocols import DEFAULT, keys_of
 from .rig import PlannedBoard, Rig, choose_boards, load_model
 from .serial_hub import SerialHub
 from .switches import lab_switches
@@ -172,7 +173,7 @@ class Hand:
 class Bed(Hand):
     """A rig that is flashed, watched and ready. Use as a context manager; leaving it takes an ephemeral lab down.
 
-    boards: the parts of the run. timing, protocols: for the boards' configuration. directory: the run's folder, for
+    boards: the parts of the run. settings: what all boards' configurations hold. directory: the run's folder, for
     serial logs and the lab of a rig that is made for the run. firmware: a folder of firmware to flash instead of ours.
     """
 
@@ -184,8 +185,7 @@ class Bed(Hand):
         directory: Path,
         cluster: int,
         seed: int,
-        timing: Mapping[str, int] | None = None,
-        protocols: Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
         firmware: Path | None = None,
         progress: Progress = quiet,
     ) -> None:
@@ -194,8 +194,7 @@ class Bed(Hand):
         self.directory = directory
         self.cluster = cluster
         self.seed = seed
-        self.timing = dict(timing or {})
-        self.protocols = protocols
+        self.settings = dict(settings or {})
         self.firmware = firmware
         self.progress = progress
         self.pace: Pace = WallPace()
@@ -255,14 +254,15 @@ class Bed(Hand):
     def roster(self) -> list[list[Any]]:
         return [[board.board, board.name, board.weight] for board in self.boards]
 
+    def _configuration(self, board: PlannedBoard) -> dict[str, Any]:
+        """The config.json of one board."""
+        everybody = [other.board for other in self.boards]
+        keys = keys_of(self.settings.get("protocols", DEFAULT), self.seed, board.board, everybody)
+        return self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **self.settings, **keys)
+
     def _flash(self) -> None:
         """Flash every board anew, with a fresh journal; it stays at its prompt."""
-        more = dict(self.timing) | ({"protocols": list(self.protocols)} if self.protocols is not None else {})
-        targets = self.targets(
-            self.boards,
-            lambda board: self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **more),
-            self.firmware,
-        )
+        targets = self.targets(self.boards, self._configuration, self.firmware)
         results = flash(
             targets,
             genesis="always",

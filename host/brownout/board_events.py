@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cbor2
-from brownout_node.core import schema
 
 from .history import BoardEvent, Gap
+from .protocols import EVENTS
 
 SERIAL = "serial"
 MQTT = "mqtt"
@@ -35,7 +35,7 @@ class EventError(Exception):
 
 def _rows() -> dict[int, tuple[str, tuple[tuple[str, str], ...]]]:
     rows = {}
-    for number, name, spec in schema.EVENTS:
+    for number, name, spec in EVENTS:
         columns = tuple((column.partition(":")[0], column.partition(":")[2]) for column in spec.split())
         rows[number] = (name, columns)
     return rows

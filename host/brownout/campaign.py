@@ -110,7 +110,7 @@ def open_bed(
         directory=directory,
         cluster=cluster_of(plan.seed),
         seed=plan.seed,
-        timing=plan.timing,
+        settings=plan.configuration,
         firmware=firmware,
         progress=progress,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from brownout_node.core.config import Config
 from brownout_node.core.errors import ConfigError
 
-from . import resources
+from . import protocols, resources
 from .contracts import UsageError
 from .document import REQUIRED, Table, nearest, shown
 from .fault_kinds import (
@@ -29,7 +29,8 @@ from .fault_kinds import (
     FaultKind,
     Parameter,
 )
-from .workload import GOSSIP_OPERATIONS, LOG_OPERATIONS, PlannedOperation, WorkloadPlan
+from .operations import default_mix, in_mixes, of_clients, row_of
+from .workload import PlannedOperation, WorkloadPlan
 
 LONGEST_S = 86_400.0
 # Timings of a board's configuration that a campaign may set; config.py has their bounds.
@@ -54,15 +55,15 @@ TIMINGS = (
     "metrics_period_ms",
 )
 MOST_OPERATIONS = 100_000
-# The keys of an [[operation]]: what each is, and the operations that take it.
-OPERATION_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "at_s": ("when, in seconds from the campaign's start; later where the client's last one is not over", ()),
-    "client": ("1 to 31, 1 if left out; a client has one operation at a time", ()),
-    "operation": ("put, get and cas on the log's registers, write and delete on gossip's items", ()),
-    "key": ("up to 32 characters", ()),
-    "value": ("made up and unique if left out", ("put", "cas", "write")),
-    "expected": ("what the client saw last of the key if left out", ("cas",)),
-    "boards": ("who is asked first, in this order; the others follow as the seed draws them", ()),
+# The keys of an [[operation]]: what each is.
+OPERATION_KEYS = {
+    "at_s": "when, in seconds from the campaign's start; later where the client's last one is not over",
+    "client": "1 to 31, 1 if left out; a client has one operation at a time",
+    "operation": "put, get and cas on the log's registers, write and delete on gossip's items, or another protocol's own",
+    "key": "up to 32 characters",
+    "value": "made up and unique if left out; not where the operation has none",
+    "expected": "what the client saw last of the key if left out; only where the operation has one",
+    "boards": "who is asked first, in this order; the others follow as the seed draws them",
 }
 Selector = str | tuple[str, ...]  # one of the words, random:K, or names
 
@@ -111,6 +112,8 @@ class Campaign:
     learners: int
     serial_only: int
     timing: Mapping[str, int]
+    protocols: tuple[str, ...]
+    options: Mapping[str, Mapping[str, int]]  # by protocol
     workload: WorkloadPlan
     faults: tuple[FaultSpec, ...]
     nemesis: NemesisSpec | None
@@ -144,12 +147,13 @@ def read_campaign(path: Path) -> Campaign:
 
 
 def parse_campaign(document: Table) -> Campaign:
-    document.only("campaign", "timing", "workload", "operation", "fault", "nemesis", "checks")
+    document.only("campaign", "timing", "protocol", "workload", "operation", "fault", "nemesis", "checks")
     head = document.table("campaign")
-    head.only("name", "description", "duration_s", "voters", "learners", "serial_only")
+    head.only("name", "description", "duration_s", "voters", "learners", "serial_only", "protocols")
     duration_s = head.seconds("duration_s", 0.5, LONGEST_S)
     voters = head.integer("voters", 1, 7, 5)
     learners = head.integer("learners", 0, 193, 0)
+    names = head.texts("protocols", protocols.DEFAULT, choices=tuple(protocols.PROTOCOLS))
     return Campaign(
         name=head.word("name"),
         source=document.source,
@@ -159,7 +163,9 @@ def parse_campaign(document: Table) -> Campaign:
         learners=learners,
         serial_only=head.integer("serial_only", 0, voters + learners, 0),
         timing=_timing(document.table("timing", {})),
-        workload=_workload(document.table("workload", {}), _operations(document, duration_s)),
+        protocols=names,
+        options=_options(document, names),
+        workload=_workload(document.table("workload", {}), _operations(document, duration_s, names), names),
         faults=tuple(_fault(table, duration_s) for table in document.tables("fault")),
         nemesis=_nemesis(document.table("nemesis"), duration_s) if "nemesis" in document else None,
         checks=_checks(document.table("checks", {})),
@@ -177,7 +183,23 @@ def _timing(table: Table) -> dict[str, int]:
     return timing
 
 
-def _workload(table: Table, operations: tuple[PlannedOperation, ...]) -> WorkloadPlan:
+def _options(document: Table, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """The [protocol.NAME] tables, checked by the very code that checks them on a board."""
+    tables = document.table("protocol", {})
+    tables.only(*names)
+    options = {}
+    for name in names:
+        table = tables.table(name, {})
+        options[name] = {key: table.integer(key, -(2**31), 2**31) for key in table.values}
+    options = {name: values for name, values in options.items() if values}
+    try:
+        protocols.check_options(names, options)
+    except ConfigError as error:
+        raise UsageError(f"{document.source}: {str(error).replace('options.', 'protocol.', 1)}") from None
+    return options
+
+
+def _workload(table: Table, operations: tuple[PlannedOperation, ...], names: tuple[str, ...]) -> WorkloadPlan:
     if operations:  # clients do these and nothing else
         table.only("operation_timeout_s")
     table.only("clients", "operations_per_s", "keys", "mix", "rumours_per_s", "deletes", "operation_timeout_s")
@@ -186,24 +208,26 @@ def _workload(table: Table, operations: tuple[PlannedOperation, ...]) -> Workloa
         clients=table.integer("clients", 0, 31, default.clients),
         operations_per_s=table.number("operations_per_s", 0, 1000, default.operations_per_s),
         keys=table.integer("keys", 1, 60, default.keys),
-        mix=_mix(table.table("mix")) if "mix" in table else dict(default.mix),
-        rumours_per_s=table.number("rumours_per_s", 0, 1000, default.rumours_per_s),
+        mix=_mix(table.table("mix"), names) if "mix" in table else default_mix(names),
+        rumours_per_s=table.number("rumours_per_s", 0, 1000, default.rumours_per_s) if "gossip" in names else 0.0,
         deletes=table.number("deletes", 0, 1, default.deletes, what="a share"),
         operation_timeout_s=table.seconds("operation_timeout_s", 0.1, 600, default.operation_timeout_s),
         operations=operations,
     )
 
 
-def _operations(document: Table, duration_s: float) -> tuple[PlannedOperation, ...]:
+def _operations(document: Table, duration_s: float, names: tuple[str, ...]) -> tuple[PlannedOperation, ...]:
     tables = document.tables("operation")
     if len(tables) > MOST_OPERATIONS:
         raise document.error("operation", f"there are {len(tables)}", f"up to {MOST_OPERATIONS}")
-    return tuple(_operation(table, duration_s) for table in tables)
+    return tuple(_operation(table, duration_s, names) for table in tables)
 
 
-def _operation(table: Table, duration_s: float) -> PlannedOperation:
-    name = table.choice("operation", (*LOG_OPERATIONS, *GOSSIP_OPERATIONS))
-    table.only(*(key for key, (_, takers) in OPERATION_KEYS.items() if not takers or name in takers))
+def _operation(table: Table, duration_s: float, names: tuple[str, ...]) -> PlannedOperation:
+    name = table.choice("operation", tuple(name for name in of_clients(names) if name != "read"))
+    row = row_of(name)
+    absent = {key for key, draw in (("value", row.value), ("expected", row.expected)) if draw is None}
+    table.only(*(key for key in OPERATION_KEYS if key not in absent))
     return PlannedOperation(
         at_s=table.seconds("at_s", 0, duration_s),
         client=table.integer("client", 1, 31, 1),
@@ -215,9 +239,10 @@ def _operation(table: Table, duration_s: float) -> PlannedOperation:
     )
 
 
-def _mix(table: Table) -> dict[str, float]:
-    table.only(*LOG_OPERATIONS)
-    mix: dict[str, float] = {name: table.number(name, 0, 1000, 0.0, what="a weight") for name in LOG_OPERATIONS}
+def _mix(table: Table, names: tuple[str, ...]) -> dict[str, float]:
+    allowed = in_mixes(names)
+    table.only(*allowed)
+    mix: dict[str, float] = {name: table.number(name, 0, 1000, 0.0, what="a weight") for name in allowed}
     if not sum(mix.values()):
         raise UsageError(f"{table.source}: {table.place}: every weight is 0; allowed: at least one above 0")
     return {name: weight for name, weight in mix.items() if weight}

@@ -11,6 +11,7 @@ from typing import Any
 
 from .campaign_file import Campaign, FaultSpec
 from .fault_kinds import KINDS
+from .protocols import DEFAULT
 from .workload import PlannedOperation, WorkloadPlan
 
 
@@ -23,10 +24,12 @@ def campaign_text(campaign: Campaign, comment: str = "") -> str:
         "voters": campaign.voters,
         "learners": campaign.learners or None,
         "serial_only": campaign.serial_only or None,
+        "protocols": None if campaign.protocols == DEFAULT else campaign.protocols,
     }
     parts = ["".join(f"# {line}\n" for line in comment.splitlines()), _table("[campaign]", head)]
     if campaign.timing:
         parts.append(_table("[timing]", campaign.timing))
+    parts += [_table(f"[protocol.{name}]", options) for name, options in campaign.options.items()]
     parts.append(_table("[workload]", _workload(campaign.workload)))
     parts += [_table("[[operation]]", _operation(entry)) for entry in campaign.workload.operations]
     parts += [_table("[[fault]]", _fault(fault)) for fault in campaign.faults]

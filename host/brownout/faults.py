@@ -16,6 +16,7 @@ from .campaign_file import Campaign, FaultSpec, NemesisSpec, Selector
 from .contracts import LinkRule, Support, UsageError
 from .document import nearest
 from .fault_kinds import HOST, KINDS, SHAPES, TRAP_POINTS
+from .protocols import configuration
 from .rig import PlannedBoard, Rig, choose_boards
 
 PROPOSER = "proposer"
@@ -54,9 +55,16 @@ class Plan:
     duration_s: float
     boards: tuple[PlannedBoard, ...]
     timing: Mapping[str, int]
+    protocols: tuple[str, ...]
+    options: Mapping[str, Mapping[str, int]]  # by protocol
     workload: Mapping[str, Any]
     checks: Mapping[str, Any]
     faults: tuple[PlannedFault, ...]
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What the boards' configuration holds for this plan, the same for all."""
+        return {**self.timing, **configuration(self.protocols, self.options)}
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -67,6 +75,8 @@ class Plan:
             "duration_s": self.duration_s,
             "boards": [asdict(board) for board in self.boards],
             "timing": dict(sorted(self.timing.items())),
+            "protocols": list(self.protocols),
+            "options": _as_plain(self.options),
             "workload": _as_plain(self.workload),
             "checks": _as_plain(self.checks),
             "faults": [fault.to_document() for fault in self.faults],
@@ -104,6 +114,8 @@ def plan(campaign: Campaign, rig: Rig, seed: int) -> Plan:
         duration_s=campaign.duration_s,
         boards=boards,
         timing=dict(campaign.timing),
+        protocols=campaign.protocols,
+        options=campaign.options,
         workload=asdict(campaign.workload),
         checks=asdict(campaign.checks),
         faults=faults,

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import cbor2
-from brownout_node.core import schema
 
 from .contracts import LinkRule
+from .protocols import MESSAGES
 
 HOST = "host"
 REST = "*"
 ACTIONS = ("drop", "hold", "duplicate", "delay", "loss", "bandwidth", "stall", "reset")
 CONNECTION_ACTIONS = ("stall", "reset")  # done to connections, not to messages
 NEEDS_AMOUNT = ("delay", "loss", "bandwidth")
-KIND_IDS: dict[str, int] = {name: number for number, name, _fields in schema.MESSAGES}
+KIND_IDS: dict[str, int] = {name: number for number, name, _fields in MESSAGES}
 # Kinds whose first field says which height they are about.
-HEIGHT_KINDS = frozenset(n for n, _name, spec in schema.MESSAGES if spec.startswith(("height:", "first:")))
+HEIGHT_KINDS = frozenset(n for n, _name, spec in MESSAGES if spec.startswith(("height:", "first:")))
 KIND_AT = 5  # element of the message's array; its fields follow
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 from .contracts import Progress, RigError
 from .faults import Plan
-from .history import BoardEvent, FaultRecord, Gap, Operation
+from .history import BoardEvent, FaultRecord, Gap, Operation, Outcome
 from .injector import Injector
 from .mqtt_connection import Connect
 from .pace import Pace
@@ -93,6 +93,7 @@ class Session:
         self.bed = bed
         self.manifest: dict[str, Any] = self._first_manifest()
         self.gaps: list[Gap] = []
+        self._done = 0  # operations that were answered with ok
 
     def _first_manifest(self) -> dict[str, Any]:
         plan = self.plan
@@ -107,6 +108,7 @@ class Session:
             "host_pid": os.getpid(),
             "roster": [[board.board, board.name, board.weight] for board in plan.boards],
             "timing": dict(plan.timing),
+            "protocols": list(plan.protocols),
             "checks": dict(plan.checks),
             "finished": False,
         }
@@ -170,9 +172,14 @@ class Session:
             self.plan.seed,
             pace=self.bed.pace,
             clock=self.bed.now_ns,
+            protocols=self.plan.protocols,
             on_invoke=self.record.append_operation_invoke,
-            on_complete=self.record.append_operation_complete,
+            on_complete=self._complete,
         )
+
+    def _complete(self, operation: Operation) -> None:
+        self._done += operation.outcome is Outcome.OK
+        self.record.append_operation_complete(operation)
 
     # The course of a run.
 
@@ -197,11 +204,16 @@ class Session:
 
     def _afterwards(self) -> None:
         """Progress and convergence after the last heal, waited for no longer than the campaign's bounds."""
-        checks = self.plan.checks
+        within_s = float(self.plan.checks["progress_within_s"])
         watch = self.bed.watch
         self.progress("waiting for progress", 0, 1)
-        height = watch.decided_height
-        watch.wait(lambda: watch.decided_height > height, float(checks["progress_within_s"]))
+        if "vote" in self.plan.protocols:
+            height = watch.decided_height
+            watch.wait(lambda: watch.decided_height > height, within_s)
+        else:
+            done, until_ns = self._done, self.bed.now_ns() + int(within_s * 1e9)
+            while self._done == done and self.bed.now_ns() < until_ns:
+                self.bed.pace.sleep(LOOK_S)
         self.bed.pace.sleep(AFTERWARDS_S)
         self.progress("waiting for progress", 1, 1)
 

@@ -13,6 +13,7 @@ from .history import BoardEvent
 from .pace import Pace
 
 PROPOSAL_IN_FLIGHT = "proposal in flight"
+CONVERGENT = ("gossip", "mirror")
 MOMENTS = (PROPOSAL_IN_FLIGHT,)
 
 
@@ -27,7 +28,7 @@ class Watch:
         self._files: dict[str, dict[str, str]] = {}
         self._proposal: BoardEvent | None = None
         self._heights: dict[str, int] = {}
-        self._digests: dict[str, str | None] = {}
+        self._digests: dict[str, dict[str, str | None]] = {name: {} for name in CONVERGENT}
         self._members: dict[str, dict[int, int]] = {}  # board -> how it sees the others, by their numbers
         self.decided_height = 0
 
@@ -56,8 +57,8 @@ class Watch:
             self.decided_height = max(self.decided_height, fields["height"])
         elif event.kind == "member":
             self._members.setdefault(event.board, {})[fields["board"]] = fields["state"]
-        elif event.kind == "digest" and fields["protocol"] == "gossip":
-            self._digests[event.board] = fields["digest"]
+        elif event.kind == "digest" and fields["protocol"] in CONVERGENT:
+            self._digests[fields["protocol"]][event.board] = fields["digest"]
 
     def wait(self, condition: Callable[[], bool], within_s: float) -> bool:
         """Wait until `condition`, evaluated after each batch of events, holds."""
@@ -120,8 +121,11 @@ class Watch:
         return [board for board in boards if self._heights.get(board, 0) < height]
 
     def wait_for_one_digest(self, boards: Iterable[str], within_s: float) -> bool:
-        """Whether the last gossip digests of these boards became one."""
-        return self.wait(lambda: len({self._digests.get(board) for board in boards}) == 1, within_s)
+        """Whether the last digests of these boards became one, for each protocol that converges by itself."""
+        names = tuple(boards)
+        return self.wait(
+            lambda: all(len({last.get(board) for board in names}) == 1 for last in self._digests.values()), within_s
+        )
 
     def wait_for_all_alive(self, boards: Iterable[str], within_s: float) -> bool:
         """Whether these boards came to see every other one alive (state 0)."""

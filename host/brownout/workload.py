@@ -1,4 +1,4 @@
-"""Clients of a run: put, get and cas through random boards, and rumours at random boards, all recorded as operations.
+"""Clients of a run: operations of a mix through random boards, and rumours at random boards, all recorded.
 
 Jepsen's semantics: a process has one operation at a time and ends with its first `info`; its slot goes on as a new
 process with a new client id. Client ids ascend and are never used twice. What each slot does next (operation, key,
@@ -26,17 +26,18 @@ from brownout_node.core.errors import MessageError
 
 from .history import Operation, Outcome
 from .mqtt_connection import Connect, Connection
+from .operations import LOG_OPERATIONS, Turn, closing_reads, default_mix, row_of
 from .pace import Inbox, Pace, Task, WallPace
+from .protocols import DEFAULT as DEFAULT_PROTOCOLS
+from .protocols import OPERATIONS
 
 TRY_S = 1.5  # how long one board has before another is asked
 FINAL_READ_S = 10.0
 FINAL_PAUSE_S = 0.05
 IDLE_S = 0.5  # between looks where nothing is due
 GOSSIP_KEYS = 8
-OPERATION_IDS = {name: number for number, name in schema.OPERATIONS}
+OPERATION_IDS = {name: number for number, name in OPERATIONS}
 STATUS_NAMES = dict(schema.STATUSES)
-LOG_OPERATIONS = ("put", "get", "cas")
-GOSSIP_OPERATIONS = ("write", "delete")
 # Answers of the only board that was asked: nothing happened. After an earlier try elsewhere they do not say so.
 REFUSALS = ("busy", "expired", "refused")
 
@@ -68,7 +69,7 @@ class WorkloadPlan:
     clients: int = 3
     operations_per_s: float = 20.0
     keys: int = 4
-    mix: Mapping[str, float] = field(default_factory=lambda: {"put": 4, "get": 4, "cas": 2})
+    mix: Mapping[str, float] = field(default_factory=lambda: default_mix(DEFAULT_PROTOCOLS))
     rumours_per_s: float = 4.0
     deletes: float = 0.2
     operation_timeout_s: float = 5.0
@@ -130,6 +131,7 @@ class Workload:
         on_invoke: Callable[[Operation], object] | None = None,
         on_complete: Callable[[Operation], object] | None = None,
         try_s: float = TRY_S,
+        protocols: Sequence[str] = DEFAULT_PROTOCOLS,
     ) -> None:
         self.plan = plan
         self.bed = bed
@@ -142,6 +144,7 @@ class Workload:
         self._on_invoke = on_invoke
         self._on_complete = on_complete
         self._try_s = try_s
+        self._protocols = tuple(protocols)
         self._clients = itertools.count(first_client)
         self._processes = itertools.count()
         self._sequence = itertools.count(1)
@@ -167,7 +170,7 @@ class Workload:
         now_s = self._now_s()
         if self.plan.operations:
             self._start_scripts(now_s)
-        elif self.plan.operations_per_s > 0:
+        elif self.plan.operations_per_s > 0 and self.plan.mix:
             for slot in self._slots:
                 slot.due_s = now_s
                 self._next_operation(slot)
@@ -183,11 +186,11 @@ class Workload:
         return list(self.operations)
 
     def final_reads(self, boards: Sequence[str] | None = None, within_s: float = FINAL_READ_S) -> list[Operation]:
-        """After `stop`: one get for each key through whichever of `boards` answers; also part of `operations`."""
+        """After `stop`: one read of each key through whichever of `boards` answers; also part of `operations`."""
         results = self._pace.inbox()
-        keys = self.log_keys()
-        self._inbox.put(lambda: self._begin_final_reads(keys, boards, within_s, results))
-        return [results.get(timeout=within_s + 2 * self._try_s) for _key in keys]
+        reads = self._closing_reads()
+        self._inbox.put(lambda: self._begin_final_reads(reads, boards, within_s, results))
+        return [results.get(timeout=within_s + 2 * self._try_s) for _read in reads]
 
     def close(self) -> None:
         """End the task and the connection; what still goes on is left as `info`."""
@@ -198,11 +201,12 @@ class Workload:
         if self._connection is not None:
             self._connection.close()
 
-    def log_keys(self) -> list[str]:
-        """The keys of the log that clients use."""
+    def _closing_reads(self) -> list[tuple[str, str]]:
+        """(operation, key) of what is read at the end: the keys that clients use."""
         if self.plan.operations:
-            return sorted({entry.key for entry in self.plan.operations if entry.operation in LOG_OPERATIONS})
-        return [f"k{number}" for number in range(self.plan.keys)]
+            keys = {entry.key for entry in self.plan.operations if entry.operation in LOG_OPERATIONS}
+            return [("get", key) for key in sorted(keys)]
+        return closing_reads(self._protocols, self.plan.keys)
 
     # The task.
 
@@ -257,10 +261,12 @@ class Workload:
             return
         names = sorted(self.plan.mix)
         name = slot.random.choices(names, [self.plan.mix[entry] for entry in names])[0]
-        key = slot.random.choice(self.log_keys())
+        row = row_of(name)
+        turn = Turn(slot.random, slot.client, slot.requests + 1, self.plan.keys, slot.seen)
+        key = row.key(turn)
+        value = None if row.value is None else row.value(turn, key)
+        expected = None if row.expected is None else row.expected(turn, key)
         boards = slot.random.sample(self._boards, len(self._boards))
-        value = f"c{slot.client}-{slot.requests + 1}" if name != "get" else None
-        expected = slot.seen.get(key) if name == "cas" else None
         self._begin(slot, name, key, value, expected, boards, self.plan.operation_timeout_s)
 
     def _numbers(self) -> list[int]:
@@ -288,10 +294,12 @@ class Workload:
         drawn = slot.random.sample(self._boards, len(self._boards))
         boards = [*entry.boards, *(board for board in drawn if board not in entry.boards)]
         value, expected = entry.value, entry.expected
-        if value is None and entry.operation in ("put", "cas", "write"):
-            value = f"{'r' if entry.operation == 'write' else 'c'}{slot.client}-{slot.requests + 1}"
-        if expected is None and entry.operation == "cas":
-            expected = slot.seen.get(entry.key)
+        row = row_of(entry.operation)
+        turn = Turn(slot.random, slot.client, slot.requests + 1, self.plan.keys, slot.seen)
+        if value is None and row.value is not None:
+            value = row.value(turn, entry.key)
+        if expected is None and row.expected is not None:
+            expected = row.expected(turn, entry.key)
         self._begin(slot, entry.operation, entry.key, value, expected, boards, self.plan.operation_timeout_s)
 
     def _next_rumour(self, after_s: float) -> None:
@@ -314,12 +322,12 @@ class Workload:
         self._begin(slot, name, key, value, None, [board], self.plan.operation_timeout_s)
 
     def _begin_final_reads(
-        self, keys: list[str], boards: Sequence[str] | None, within_s: float, results: Inbox
+        self, reads: list[tuple[str, str]], boards: Sequence[str] | None, within_s: float, results: Inbox
     ) -> None:
-        for key in keys:
+        for name, key in reads:
             slot = self._new_slot(f"final {key}")
             asked = slot.random.sample(sorted(boards or self._boards), len(boards or self._boards))
-            pending = self._begin(slot, "get", key, None, None, asked, within_s)
+            pending = self._begin(slot, name, key, None, None, asked, within_s)
             pending.done = lambda pending=pending: results.put(pending.operation)
 
     # One operation.
@@ -350,11 +358,11 @@ class Workload:
         return pending
 
     def _try(self, pending: Pending) -> None:
-        """Ask the next board, and another one if it does not answer in time. A rumour is asked for once."""
+        """Ask the next board, and another one if it does not answer in time, where boards do a request once."""
         if not self._goes_on(pending):
             return
         assert self._connection is not None
-        if pending.sent and pending.operation.operation in GOSSIP_OPERATIONS:
+        if pending.sent and not row_of(pending.operation.operation).again:
             return
         board = pending.boards[pending.sent % len(pending.boards)]
         if self._connection.publish(f"{self.bed}/cmd/{board}", pending.message, qos=0):

@@ -6,6 +6,7 @@ import io
 
 import cbor2
 import pytest
+from brownout import protocols
 from brownout_node.core import codec, schema
 from brownout_node.core.errors import MessageError
 from hypothesis import example, given, settings
@@ -59,10 +60,10 @@ def of_spec(spec: str) -> st.SearchStrategy[tuple[object, ...]]:
 
 
 HEADER = st.tuples(UNSIGNED, UNSIGNED, UNSIGNED, UNSIGNED)
-ROWS = [pytest.param(row, id=row[1]) for row in schema.MESSAGES]
-EVENT_ROWS = [pytest.param(row, id=row[1]) for row in schema.EVENTS]
+ROWS = [pytest.param(row, id=row[1]) for row in protocols.MESSAGES]
+EVENT_ROWS = [pytest.param(row, id=row[1]) for row in protocols.EVENTS]
 ANY_MESSAGE = st.one_of(
-    [st.tuples(HEADER, st.just(row[0]), of_spec(_bare(row[2]))) for row in schema.MESSAGES],
+    [st.tuples(HEADER, st.just(row[0]), of_spec(_bare(row[2]))) for row in protocols.MESSAGES],
 )
 
 

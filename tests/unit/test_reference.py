@@ -24,10 +24,10 @@ def test_pages_are_up_to_date(reference: ModuleType) -> None:
 
 
 def test_every_row_of_the_schema_is_on_its_page(reference: ModuleType, root: Path) -> None:
-    from brownout_node.core import schema
+    from brownout import protocols
 
     page = (root / "docs" / "reference" / "schema.md").read_text(encoding="utf-8")
-    for number, name, fields in (*schema.MESSAGES, *schema.EVENTS):
+    for number, name, fields in (*protocols.MESSAGES, *protocols.EVENTS):
         assert f"| {number} | `{name}` | `{fields}`".replace("|", "|") in page
 
 

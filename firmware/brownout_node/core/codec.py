@@ -30,8 +30,18 @@ _HEADER_FIELDS = const(6)
 _EVENT_HEADER_FIELDS = const(5)
 
 _specs = {}
-_messages = {}
+_messages = {}  # kind -> spec; with the rows that they come from
 _events = {}
+_message_tables = [schema.MESSAGES]
+_event_tables = [schema.EVENTS]
+
+
+def learn(module):
+    """Take in the rows MESSAGES and EVENTS of a protocol's module, so that boards hold only those they use."""
+    for name, tables in (("MESSAGES", _message_tables), ("EVENTS", _event_tables)):
+        rows = getattr(module, name, None)
+        if rows is not None and rows not in tables:
+            tables.append(rows)
 
 
 def pack(spec, fields):
@@ -47,7 +57,7 @@ def unpack(spec, data):
 
 def encode_message(cluster, source, boot, sequence, kind, fields):
     """Encode a protocol message of the schema's row `kind`."""
-    items = _row(_messages, schema.MESSAGES, schema.HEADER, kind)
+    items = _row(_messages, _message_tables, schema.HEADER, kind)
     data = _pack(items, (schema.VERSION, cluster, source, boot, sequence, kind) + tuple(fields))
     if len(data) > schema.MAX_MESSAGE:
         raise MessageError("kind %d: %d bytes, at most %d" % (kind, len(data), schema.MAX_MESSAGE))
@@ -66,14 +76,14 @@ def decode_message(data):
     version, cluster, source, boot, sequence, kind = header
     if version != schema.VERSION:
         raise MessageError("version %d, only %d is known" % (version, schema.VERSION))
-    items = _row(_messages, schema.MESSAGES, schema.HEADER, kind)
+    items = _row(_messages, _message_tables, schema.HEADER, kind)
     _start(data, len(items))
     return cluster, source, boot, sequence, kind, _finish(items[_HEADER_FIELDS:], data, at, [])
 
 
 def encode_event(boot, sequence, now_ms, stamp, kind, fields):
     """Encode one telemetry event of the schema's row `kind`."""
-    items = _row(_events, schema.EVENTS, schema.EVENT_HEADER, kind)
+    items = _row(_events, _event_tables, schema.EVENT_HEADER, kind)
     return _pack(items, (boot, sequence, now_ms, stamp, kind) + tuple(fields))
 
 
@@ -87,16 +97,16 @@ def _spec(text):
     return spec
 
 
-def _row(cache, table, header, kind):
+def _row(cache, tables, header, kind):
     spec = cache.get(kind)
     if spec is None:
-        for row in table:
-            if row[0] == kind:
-                text = "".join([field.split(":")[1] for field in (header + " " + row[2]).split()])
-                spec = cache[kind] = _parse(text, 0)[0]
-                break
-        else:
-            raise MessageError("unknown kind %d" % kind)
+        for table in tables:
+            for row in table:
+                if row[0] == kind:
+                    text = "".join([field.split(":")[1] for field in (header + " " + row[2]).split()])
+                    spec = cache[kind] = _parse(text, 0)[0]
+                    return spec
+        raise MessageError("unknown kind %d" % kind)
     return spec
 
 

@@ -1,14 +1,18 @@
 """A board's configuration: checked once, completely, before anything starts; the host checks the same document.
 
 Config(document) takes what config.json holds. Required: cluster, board, bed, seed, roster ([board, name, weight], ..).
-Optional: protocols, the timings below, mesh and telemetry ("serial" | "mqtt"), mqtt, wifi, watchdog_ms, and name (which
-then must be the roster's). Every fault is a ConfigError that names the key and says what is allowed. This file must not
-read files or act on anything.
+Optional: protocols, options, keys, the timings below, mesh and telemetry ("serial" | "mqtt"), mqtt, wifi, watchdog_ms,
+and name (which then must be the roster's). Every fault is a ConfigError that names the key and says what is allowed.
+This file must not read files or act on anything.
 
+    options: {"work": {"difficulty_bits": 14}}, by protocol; integers, as the protocol's own OPTIONS say
+    keys: [[2, "00..ff"], ..], 32 bytes in hexadecimal that this board shares with that one and with nobody else
     mqtt: {"host": "10.0.0.1", "port": 1883, "user": "b1", "password": None, "keep_alive_s": 10, "tls": None}
     tls:  {"ca": "/ca.der", "cert": "/b1.der", "key": "/b1.key", "server_name": "broker"}, each optional
     wifi: {"ssid": "bed", "password": "secret", "address": "10.0.0.11/24", "gateway": "10.0.0.1"}, the last two optional
 """
+
+from binascii import unhexlify
 
 from .errors import ConfigError
 from .schema import FIRST_CLIENT
@@ -78,6 +82,24 @@ def _table(key, value, required, optional):
     return value
 
 
+def _numbers(place, rows, table):
+    # (key, checked value or default) for each row.
+    return [
+        (key, _number(place + key, table[key] if key in table else int(default), int(least), int(most)))
+        for key, default, least, most in rows
+    ]
+
+
+def _secret(text):
+    try:
+        key = unhexlify(text)
+    except (ValueError, TypeError):
+        key = b""
+    if len(key) != 32:
+        _fail("keys", "a key", "64 hexadecimal digits")  # never the key itself
+    return key
+
+
 def _texts(key, table, required, optional):
     for name in _table(key, table, required, optional):
         _text(key + "." + name, table[name])
@@ -91,11 +113,13 @@ class Config:
         numbers = [row.split(":") for row in _NUMBERS.split()]
         optional = " ".join([row[0] for row in numbers])
         _table(
-            "config", document, "cluster board seed bed roster", optional + " name protocols mesh telemetry mqtt wifi"
+            "config",
+            document,
+            "cluster board seed bed roster",
+            optional + " name protocols options keys mesh telemetry mqtt wifi",
         )
-        for key, default, least, most in numbers:
-            value = document[key] if key in document else int(default)
-            setattr(self, key, _number(key, value, int(least), int(most)))
+        for key, value in _numbers("", numbers, document):
+            setattr(self, key, value)
         if self.probe_timeout_ms >= self.probe_period_ms:
             _fail("probe_timeout_ms", self.probe_timeout_ms, "less than probe_period_ms")
         self.bed = _word("bed", document["bed"], _WORD + "/")
@@ -108,7 +132,19 @@ class Config:
         for name in self.protocols:
             if self.protocols.count(_word("protocols", name)) > 1:
                 _fail("protocols", name, "each once")
+        self._options = _table("options", document.get("options", {}), "", " ".join(self.protocols))
+        self.keys = {}  # board -> what this board and that one alone know, to sign messages with
+        for row in _rows("keys", document["keys"], _MOST_BOARDS) if "keys" in document else ():
+            if len(_rows("keys", row, 2)) != 2:
+                _fail("keys", "a row", "[board, 64 hexadecimal digits]")
+            self.keys[_number("keys", row[0], 1, FIRST_CLIENT - 1)] = _secret(row[1])
         self._set_transports(document)
+
+    def options_of(self, name, options):
+        """The options of protocol `name` as a dict; `options` is its module's OPTIONS, rows as in _NUMBERS."""
+        rows = [row.split(":") for row in options.split()]
+        table = _table("options." + name, self._options.get(name, {}), "", " ".join([row[0] for row in rows]))
+        return dict(_numbers("options." + name + ".", rows, table))
 
     def _set_roster(self, rows):
         roster = []

@@ -11,7 +11,8 @@ A protocol is a class with:
     on_tick()                                    every config.tick_ms
     on_command(client, request, operation, key, value, expected)
     digest() -> 8 bytes                          the same on two boards if, and only if, their state is the same
-and acts only through the node: now_ms, config, clock, random(name), persist, send, emit, reply.
+and acts only through the node: now_ms, config, clock, random(name), persist, send, emit, reply. Its module may have
+MESSAGES, EVENTS and OPERATIONS, rows as in schema.py, OPTIONS for config.options_of, and KEYS = True where it needs keys.
 """
 
 from . import codec, schema
@@ -61,6 +62,7 @@ class Node:
 
     def _load(self, name, stored):
         module = __import__("brownout_node.core." + name, None, None, ("PROTOCOL",))
+        codec.learn(module)
         protocol = module.PROTOCOL(self, stored)
         protocol.name = name
         self.protocols.append(protocol)

@@ -149,8 +149,7 @@ class Workbench:
             directory=folder,
             cluster=7,
             seed=SEED,
-            timing=timing,
-            protocols=protocols,
+            settings={**(timing or {}), **({} if protocols is None else {"protocols": protocols})},
             firmware=firmware,
             progress=self.progress,
         )

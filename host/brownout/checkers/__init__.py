@@ -5,7 +5,7 @@ Checkers are pure: they read a History, through its index `Run`, and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,30 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     faults.check,
     telemetry.check,
 )
+# What a run must have loaded, one of these, for a check to say anything of it; absent: every run.
+NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
+    agreement.check: frozenset({"vote"}),
+    promises.check: frozenset({"vote", "membership"}),
+    voting.check: frozenset({"vote"}),
+    validity.check: frozenset({"vote", "gossip"}),
+    durability.check: frozenset({"vote", "gossip"}),
+    register.check: frozenset({"vote"}),
+    gossip.check: frozenset({"gossip"}),
+    membership.check: frozenset({"membership"}),
+    majority.check: frozenset({"vote"}),
+}
+
+
+def checks_of(protocols: Iterable[str]) -> list[Callable[[Run], Check]]:
+    """The checks for boards that have loaded these, in the order of the verdict."""
+    loaded = set(protocols)
+    return [check for check in CHECKERS if check not in NEEDS or NEEDS[check] & loaded]
 
 
 def judge(history: History) -> dict[str, Any]:
     """The document of verdict.json."""
     run = Run(history)
-    checks = [check(run) for check in CHECKERS]
+    checks = [check(run) for check in checks_of(run.protocols)]
     manifest = history.manifest
     document: dict[str, Any] = {
         "verdict": str(overall(checks)),

@@ -15,9 +15,10 @@ from typing import Any
 from brownout_node.core import schema
 
 from ..history import BoardEvent, FaultRecord, FaultStage, History, Operation, Outcome
+from ..protocols import DEFAULT, OPERATIONS
 from ..store import SAME_COUNT, UNCOUNTED_BOOTS_FROM
 
-OPERATION_NAMES: Mapping[Any, str] = {**dict(schema.OPERATIONS), **{name: name for _, name in schema.OPERATIONS}}
+OPERATION_NAMES: Mapping[Any, str] = {**dict(OPERATIONS), **{name: name for _, name in OPERATIONS}}
 STATUS_NAMES: Mapping[Any, str] = {**dict(schema.STATUSES), **{name: name for _, name in schema.STATUSES}}
 LOG_OPERATIONS = ("put", "get", "cas")
 GOSSIP_WRITES = ("write", "delete")
@@ -94,6 +95,7 @@ class Run:
         self.ids: dict[str, int] = {name: number for number, name, _ in roster}
         self.names: dict[int, str] = {number: name for number, name, _ in roster}
         self.weights: dict[str, int] = {name: weight for _, name, weight in roster}
+        self.protocols: tuple[str, ...] = tuple(manifest.get("protocols", DEFAULT))
         self.boards: list[str] = [name for _, name, _ in sorted(roster)]
         self.voters: list[str] = [name for name in self.boards if self.weights[name] > 0]
         self.total_weight = sum(self.weights.values())

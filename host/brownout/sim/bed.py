@@ -31,7 +31,7 @@ MOST_EFFECTS = 12  # a board whose power is cut may do up to so many more effect
 
 
 class SimBed:
-    """weather: what the network does by itself. protocols: for the boards' configuration."""
+    """weather: what the network does by itself."""
 
     def __init__(
         self,
@@ -40,7 +40,6 @@ class SimBed:
         rig: Rig,
         *,
         weather: Weather | None = None,
-        protocols: Sequence[str] | None = None,
     ) -> None:
         self.spec = spec
         self.rig = rig
@@ -49,12 +48,9 @@ class SimBed:
         self._tasks = VirtualPace(self.engine)
         self.pace: Pace = self._tasks
         self.names = tuple(board.name for board in plan.boards)
-        configuration: dict[str, Any] = dict(plan.timing)
-        if protocols is not None:
-            configuration["protocols"] = list(protocols)
         self.weather = weather or Weather()
         self.world = SimWorld(
-            self.engine, spec, plan.boards, rig.bed, cluster_of(plan.seed), plan.seed, configuration, weather
+            self.engine, spec, plan.boards, rig.bed, cluster_of(plan.seed), plan.seed, plan.configuration, weather
         )
         self.watch = Watch(self.pace)
         self.telemetry = self.world.telemetry

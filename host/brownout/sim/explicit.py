@@ -52,7 +52,7 @@ def read_plan(document: dict[str, Any]) -> Plan:
     """plan.json as a plan again."""
     faults = [PlannedFault(**{**entry, "boards": tuple(entry["boards"])}) for entry in document["faults"]]
     boards = tuple(PlannedBoard(**entry) for entry in document["boards"])
-    return Plan(**{**document, "boards": boards, "faults": tuple(faults)})
+    return Plan(**{**document, "boards": boards, "faults": tuple(faults), "protocols": tuple(document["protocols"])})
 
 
 def explicit(run: Recorded, the_plan: Plan) -> Campaign:
@@ -68,6 +68,8 @@ def explicit(run: Recorded, the_plan: Plan) -> Campaign:
         learners=len(the_plan.boards) - voters,
         serial_only=sum(board.mesh == "serial" for board in the_plan.boards),
         timing=dict(the_plan.timing),
+        protocols=tuple(the_plan.protocols),
+        options=the_plan.options,
         workload=replace(
             WorkloadPlan(),
             operation_timeout_s=float(the_plan.workload["operation_timeout_s"]),

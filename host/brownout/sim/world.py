@@ -20,6 +20,7 @@ from .. import resources
 from ..board_events import MQTT, SERIAL
 from ..link_rules import HOST
 from ..mqtt_connection import Handler
+from ..protocols import keys_of
 from ..rig import PlannedBoard, SimSpec
 from ..serial_cable import ACKNOWLEDGE_AFTER_EVENTS, ACKNOWLEDGE_AFTER_S
 from ..telemetry import Telemetry
@@ -87,6 +88,7 @@ class SimWorld:
         for board in boards:
             document = {"cluster": cluster, "board": board.board, "name": board.name, "bed": bed, "seed": seed}
             document |= {"roster": roster, "mesh": board.mesh, "telemetry": "serial", **configuration}
+            document |= keys_of(configuration["protocols"], seed, board.board, [other.board for other in boards])
             if board.mesh == "mqtt":
                 document["mqtt"] = {"host": "broker", "port": BROKER_PORT}
             self.boards[board.name] = SimBoard(self, board.name, document, spec, about, seed)

@@ -1,0 +1,102 @@
+"""What clients ask for: each operation of a protocol, and how its key, value and expectation are drawn.
+
+An operation without a row here, such as one of a protocol of one's own, is drawn as a write of a value that is unique.
+Must not know what an answer means for a verdict.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from . import protocols
+
+LOG_OPERATIONS = ("put", "get", "cas")
+GOSSIP_OPERATIONS = ("write", "delete")  # drawn as rumours, at a rate of their own
+UNASKED = ("read",)  # of one board alone: nothing follows from the answer
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an operation is drawn from. keys: how many; seen: what this client saw last, by key."""
+
+    random: random.Random
+    client: int
+    request: int
+    keys: int
+    seen: Mapping[str, str | None]
+
+
+Draw = Callable[[Turn, str], str | None]
+
+
+def unique(turn: Turn, _key: str) -> str:
+    """A value that no other operation of the run has."""
+    return f"c{turn.client}-{turn.request}"
+
+
+def seen(turn: Turn, key: str) -> str | None:
+    """What the client saw last of the key."""
+    return turn.seen.get(key)
+
+
+def numbered(turn: Turn) -> str:
+    return f"k{turn.random.randrange(turn.keys)}"
+
+
+@dataclass(frozen=True)
+class ClientOperation:
+    """One operation. key, value, expected: how they are drawn; None where it has none.
+
+    again: boards carry a request out once, so another board may be asked the same. weight: its share where a campaign
+    gives no mix; 0 where it has to be named. closing: the keys, of so many, that are read once more after the run.
+    """
+
+    name: str
+    key: Callable[[Turn], str] = numbered
+    value: Draw | None = unique
+    expected: Draw | None = None
+    again: bool = True
+    weight: float = 1.0
+    closing: Callable[[int], list[str]] | None = None
+
+
+def all_keys(count: int) -> list[str]:
+    return [f"k{number}" for number in range(count)]
+
+
+_ROWS = (
+    ClientOperation("put", weight=4),
+    ClientOperation("get", value=None, weight=4, closing=all_keys),
+    ClientOperation("cas", expected=seen, weight=2),
+    ClientOperation("write", weight=0, again=False),
+    ClientOperation("delete", value=None, weight=0, again=False),
+)
+_BY_NAME = {row.name: row for row in _ROWS}
+
+
+def row_of(name: str) -> ClientOperation:
+    """The row of that operation; one that knows nothing of it where there is none."""
+    return _BY_NAME.get(name, ClientOperation(name, again=False))
+
+
+def of_clients(names: Iterable[str]) -> tuple[str, ...]:
+    """The operations that a campaign with these protocols may list."""
+    return tuple(name for name in protocols.operations_of(names) if name not in UNASKED)
+
+
+def in_mixes(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that a mix may name."""
+    return tuple(name for name in of_clients(names) if name not in GOSSIP_OPERATIONS)
+
+
+def default_mix(names: Iterable[str]) -> dict[str, float]:
+    weights = {name: row_of(name).weight for name in in_mixes(names)}
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def closing_reads(names: Iterable[str], keys: int) -> list[tuple[str, str]]:
+    """(operation, key) of each read that ends a run."""
+    rows = [row_of(name) for name in of_clients(names)]
+    return [(row.name, key) for row in rows if row.closing is not None for key in row.closing(keys)]
