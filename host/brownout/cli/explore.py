@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import LiveProgress, json_option, out, print_document
+from .exhaustive import bounds_options, search_and_show
 from .run import EXIT_CODES, out_option, show_verdict
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.argument("campaign")
+@click.argument("campaign", required=False)
 @click.option("--seeds", default="1..1000", show_default=True, help="Which seeds to try: A..B, both included.")
 @click.option("--seed", type=click.IntRange(0), help="Replay this seed alone, and keep it in a run's folder.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; all cores if left out.")
@@ -31,10 +32,12 @@ INTERRUPTED = 130
 @click.option("--all", "collect_all", is_flag=True, help="Collect all violations instead of stopping at the first.")
 @click.option("--dask", metavar="ADDRESS", help="Try them on a Dask cluster: its scheduler, tcp://host:8786.")
 @click.option("--rig", "rig_name", default="sim", show_default=True, help="A simulated rig.")
+@click.option("--exhaustive", is_flag=True, help="Every course of events of a tiny cluster instead of a CAMPAIGN.")
+@bounds_options
 @out_option
 @json_option
 def explore(
-    campaign: str,
+    campaign: str | None,
     seeds: str,
     seed: int | None,
     jobs: int | None,
@@ -42,10 +45,28 @@ def explore(
     collect_all: bool,
     dask: str | None,
     rig_name: str,
+    exhaustive: bool,
     folder: Path,
     as_json: bool,
+    **bounds: int | None,
 ) -> int:
-    """Search seeds of CAMPAIGN for violations: each draws boards, faults, load, timings and weather."""
+    """Search seeds of CAMPAIGN for violations: each draws boards, faults, load, timings and weather.
+
+    With --exhaustive: every order of messages, loss, crash and time-out of a tiny cluster, down to a depth.
+    """
+    from ..contracts import UsageError
+
+    limit_s = None if time_limit is None else parse_time(time_limit)
+    if exhaustive:
+        if campaign is not None or seed is not None or jobs is not None or dask is not None or collect_all:
+            raise UsageError(
+                "--exhaustive takes no CAMPAIGN, --seed, --jobs, --dask or --all: give bounds, as --depth 8"
+            )
+        return search_and_show(bounds, limit_s, as_json)
+    if campaign is None:
+        raise UsageError("explore needs a CAMPAIGN, as split-brain, or --exhaustive")
+    if any(bound is not None for bound in bounds.values()):
+        raise UsageError(f"{', '.join('--' + name for name in bounds)}: only with --exhaustive")
     from ..campaign_file import load_campaign
     from ..rig import load_rig
     from ..sim import explore as search
@@ -54,7 +75,6 @@ def explore(
     if seed is not None:
         return _replay(loaded, rig, seed, folder, as_json)
     first, last = parse_seeds(seeds)
-    limit_s = None if time_limit is None else parse_time(time_limit)
     total = last - first + 1
     with LiveProgress() as progress:
 
