@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from brownout import campaign_file, faults, rig
-from brownout.checkers import durability
+from brownout.checkers import durability, majority
 from brownout.checkers.run import Run
 from brownout.history import Verdict
 from brownout.session import Session
@@ -100,3 +100,54 @@ def test_what_others_of_the_same_digest_have_forgotten_is_forgotten(same: bool) 
     world.wait(9.0)
     check = durability.check(Run(world.history()))
     assert check.verdict == (Verdict.VALID if same else Verdict.INVALID), check.detail
+
+
+def wiped_and_another_away(admitted: bool) -> World:
+    """b2 loses its journal; b3 is cut; operations are tried and nothing is decided until b3 is back.
+
+    admitted: b2 has its standing back before the cut, so that b1 and b2 are a majority that may vote.
+    """
+    world = World(3)
+    world.boot()
+    world.operate("put", "k0", "first")
+    world.cut("f01", "b2", journal=1, kind="wipe")
+    if admitted:
+        world.operate("put", "k0", "second", voting=["b1", "b3"])
+        world.tell("b2", "admitted", board=2, height=world.height)
+        world.operate("put", "k0", "third")
+    world.wait(1.0)
+    for stage in ("planned", "applied", "proven"):
+        world.fault("f02", "cut", stage, "b3")
+    world.wait(0.5)
+    for number in range(3):
+        world.ask("put", "k1", f"tried{number}")
+    world.wait(8.0)
+    world.boot("b3")
+    world.fault("f02", "cut", "healed", "b3")
+    return world
+
+
+def test_a_wiped_board_that_waits_for_its_admission_makes_no_majority() -> None:
+    check = majority.check(Run(wiped_and_another_away(admitted=False).history()))
+    assert check.verdict == Verdict.VALID, check.detail
+    assert check.metrics["outages_of_a_minority_checked"] == 0
+
+
+def test_a_wiped_board_that_is_admitted_makes_a_majority_again() -> None:
+    check = majority.check(Run(wiped_and_another_away(admitted=True).history()))
+    assert check.verdict == Verdict.INVALID, check.detail
+    assert "while b3 alone, a minority, was away" in check.detail
+
+
+def test_with_a_majority_left_a_wiped_board_excuses_nothing() -> None:
+    world = World(5)
+    world.boot()
+    world.operate("put", "k0", "first")
+    world.cut("f01", "b2", journal=1, kind="wipe")
+    for stage in ("planned", "applied", "proven"):
+        world.fault("f02", "isolate", stage, "b3")
+    world.ask("put", "k1", "tried")
+    world.wait(8.0)
+    world.fault("f02", "isolate", "healed", "b3")
+    check = majority.check(Run(world.history()))
+    assert check.verdict == Verdict.INVALID, check.detail

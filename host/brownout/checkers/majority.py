@@ -1,14 +1,15 @@
 """A majority that is healed gets on, however long a minority stays away: operations are decided within the bound.
 
-Asks only where one fault alone keeps a minority away, for longer than the bound, and everything else is healed. Must
-not ask for progress while anything else lasts; what comes after the last heal is liveness.py's.
+Asks only where one fault alone keeps a minority away, for longer than the bound, and everything else is healed; a voter
+that lost its journal is not there either until it votes again. Must not ask for progress while anything else lasts;
+what comes after the last heal is liveness.py's.
 """
 
 from __future__ import annotations
 
 from ..history import Check
 from .evidence import Findings, fault, operation
-from .run import DARK_KINDS, LOG_OPERATIONS, Outage, Run
+from .run import DARK_KINDS, LOG_OPERATIONS, Outage, Run, height_told
 
 AWAY_KINDS = DARK_KINDS | {"isolate"}
 
@@ -52,4 +53,52 @@ def _window(run: Run, outage: Outage) -> tuple[int, int] | None:
             if other.until_ns is None:
                 return None
             from_ns = max(from_ns, other.until_ns)
+    from_ns = _majority_may_vote(run, outage, from_ns)
     return (from_ns, outage.until_ns) if from_ns < outage.until_ns else None
+
+
+def _majority_may_vote(run: Run, outage: Outage, from_ns: int) -> int:
+    """From when on, in this outage, those who are not away outweigh the others without the voters that lost a journal.
+
+    A voter without its journal may not vote until the others have decided that it may, which takes a majority itself.
+    """
+    until_ns = outage.until_ns or run.ended_ns
+    weight = sum(run.weights[board] for board in run.voters if board not in outage.boards)
+    back = []
+    for board in run.voters:
+        lapses = [] if board in outage.boards else _lapses(run, board)
+        ends = [end_ns for start_ns, end_ns in lapses if start_ns < until_ns and end_ns > from_ns]
+        if ends:
+            weight -= run.weights[board]
+            back.append((max(ends), run.weights[board]))
+    for end_ns, own in sorted(back):
+        if 2 * weight > run.total_weight:
+            break
+        from_ns = max(from_ns, end_ns)
+        weight += own
+    return from_ns
+
+
+def _lapses(run: Run, board: str) -> list[tuple[int, int]]:
+    """When this voter could not vote: from the last that was heard before its journal was lost, until it had reached
+    the height that its admission names, or said at boot that it may vote.
+    """
+    lapses = []
+    since_ns: int | None = None
+    heard_ns = 0
+    for boot in run.boots.get(board, ()):
+        told = boot.start is not None and bool(boot.start.fields["may_vote"])
+        if not told and (boot.start is not None or boot.lost_journal):
+            since_ns = heard_ns if since_ns is None else since_ns
+        elif told and since_ns is not None:
+            lapses.append((since_ns, boot.events[0].received_ns))
+            since_ns = None
+        from_height: int | None = None
+        for event in boot.events:
+            heard_ns = max(heard_ns, event.received_ns)
+            if event.kind == "admitted" and event.fields["board"] == run.ids.get(board):
+                from_height = event.fields["height"]
+            if since_ns is not None and from_height is not None and height_told(event) >= from_height:
+                lapses.append((since_ns, event.received_ns))
+                since_ns = None
+    return lapses if since_ns is None else [*lapses, (since_ns, run.ended_ns)]
