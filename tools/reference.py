@@ -3,9 +3,9 @@
     tools/reference.py            write the pages
     tools/reference.py --check    write nothing; exit 1 and name each page that differs from what would be written
 
-Sources: core/schema.py and the protocols beside it (messages, events, journal keys), fault_kinds.py with the shipped virtual rig, campaign_file.py
-(listed operations), and the click commands of brownout.cli. Must not hold facts of its own: what a page says stands in
-those rows.
+Sources: core/schema.py and the protocols beside it (messages, events, journal keys), fault_kinds.py with the shipped
+virtual rig, campaign_file.py (listed operations), and the click commands of brownout.cli. Must not hold facts of its
+own: what a page says stands in those rows.
 """
 
 from __future__ import annotations

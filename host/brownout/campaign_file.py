@@ -59,7 +59,7 @@ MOST_OPERATIONS = 100_000
 OPERATION_KEYS = {
     "at_s": "when, in seconds from the campaign's start; later where the client's last one is not over",
     "client": "1 to 31, 1 if left out; a client has one operation at a time",
-    "operation": "put, get and cas on the log's registers, write and delete on gossip's items, or another protocol's own",
+    "operation": "put, get and cas on the log's registers, write and delete on gossip's items, or a protocol's own",
     "key": "up to 32 characters",
     "value": "made up and unique if left out; not where the operation has none",
     "expected": "what the client saw last of the key if left out; only where the operation has one",

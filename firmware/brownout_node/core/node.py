@@ -12,7 +12,7 @@ A protocol is a class with:
     on_command(client, request, operation, key, value, expected)
     digest() -> 8 bytes                          the same on two boards if, and only if, their state is the same
 and acts only through the node: now_ms, config, clock, random(name), persist, send, emit, reply. Its module may have
-MESSAGES, EVENTS and OPERATIONS, rows as in schema.py, OPTIONS for config.options_of, and KEYS = True where it needs keys.
+MESSAGES, EVENTS and OPERATIONS, rows as in schema.py; OPTIONS for config.options_of; KEYS = True where it needs keys.
 """
 
 from . import codec, schema
