@@ -9,7 +9,7 @@ nodes and its step. Must not decide whom a board contacts, when it stops, or wha
 from __future__ import annotations
 
 import copy
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,16 +52,23 @@ def configurations(count: int, seed: int, **keys: Any) -> list[Config]:
 
 
 class Rounds:
-    """`count` boards, numbered from 1; rounds are `round_ms` apart; `keys` are keys of a board's configuration."""
+    """`count` boards, numbered from 1; rounds are `round_ms` apart; `keys` are keys of a board's configuration.
 
-    def __init__(self, count: int, seed: int, round_ms: int, **keys: Any) -> None:
+    Board `gone` stands in the roster, and is not there: it takes nothing and sends nothing.
+    """
+
+    def __init__(self, count: int, seed: int, round_ms: int, gone: int = 0, **keys: Any) -> None:
         self.round_ms = round_ms
         self.nodes: dict[int, Node] = {}
         self.journals: dict[int, Journal] = {}
         self.watched: str | None = None
         self.events: list[bytes] = []  # of all boards; who only counts messages may clear it
-        self.sent = 0  # messages that boards sent of their own accord: at a tick, not as an answer
+        # Messages that boards sent of their own accord, at a tick, not as an answer: of each to each, and of all.
+        self.contacts: Counter[tuple[int, int]] = Counter()
+        self.sent = 0
         for config in configurations(count, seed, **keys):
+            if config.board == gone:
+                continue
             journal = Journal({schema.JOURNAL_GENESIS: codec.pack("uu", (CLUSTER, config.board))})
             self.journals[config.board] = journal
             self.nodes[config.board] = Node(config, journal, ABOUT)
@@ -71,10 +78,6 @@ class Rounds:
         self._second: deque[tuple[int, int, bytes]] = deque()
         self._passed_on: set[int] = set()
         self.tick()
-
-    def stop(self, board: int) -> None:
-        """The board is gone: it takes nothing and sends nothing from now on."""
-        del self.nodes[board]
 
     def protocol(self, board: int, name: str) -> Any:
         return self.nodes[board].protocol(name)
@@ -102,6 +105,7 @@ class Rounds:
         for board, node in self.nodes.items():
             node.tick(self.now_ms)
             self._carry_out(board)
+        self.contacts.update(message[:2] for message in (*self._first, *self._second))
         self.sent += len(self._first) + len(self._second)
         self._deliver()
 

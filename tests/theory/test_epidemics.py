@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from reference_models import CONFIDENCE, Moments, RoundChain, half_width, mongering
@@ -123,10 +124,32 @@ def test_the_comparison_tells_push_pull_from_push() -> None:
     assert growth_in_deviations(chain, histories) < -CONFIDENCE
 
 
+@pytest.mark.parametrize("keys", [PUSH, PUSH_PULL], ids=["rumours", "repairs"])
+def test_every_other_board_is_contacted_alike(keys: dict[str, Any]) -> None:
+    """Pearson's chi-square over all ordered pairs, with Wilson and Hilferty's normal approximation of its quantiles."""
+    count, rounds = 16, 400
+    boards = Rounds(count, 1, ROUND_MS, **keys)
+    boards.write(1, "rumour")
+    while len(boards.holders()) < count:
+        boards.next_round()
+    boards.contacts.clear()
+    for _ in range(rounds):
+        boards.next_round()
+    expected = rounds / (count - 1)
+    pairs = [(source, to) for source in range(1, count + 1) for to in range(1, count + 1) if source != to]
+    assert set(boards.contacts) <= set(pairs)
+    assert boards.contacts.total() == count * rounds
+    squares = sum((boards.contacts[pair] - expected) ** 2 for pair in pairs) / expected
+    freedom = count * (count - 2)
+    spread_of_cube_root = math.sqrt(2 / (9 * freedom))
+    assert abs((squares / freedom) ** (1 / 3) - 1 + 2 / (9 * freedom)) < CONFIDENCE * spread_of_cube_root
+
+
 # Rumour mongering.
 
 BOARDS = 1000
 REFERENCES = 200
+MOST_CYCLES = 60
 # Counter k: residue and traffic as printed in table 1 of Demers et al. 1987, and the epidemics that the firmware runs.
 TABLE_1 = [(1, 0.18, 1.7, 6), (2, 0.037, 3.3, 6), (3, 0.011, 4.5, 5), (4, 0.0036, 5.6, 5), (5, 0.0012, 6.7, 5)]
 
@@ -155,11 +178,12 @@ def mongered(counter: int, epidemics: int) -> tuple[float, float]:
     for number in range(epidemics):
         boards.write(number * 7 + 1, f"rumour-{number}")
         before = boards.sent
-        while True:
+        for _ in range(MOST_CYCLES):
             sent = boards.sent
             boards.next_round()
             if boards.sent == sent:
                 break
+        assert boards.sent == sent, "interest does not end"
         residue += 1 - len(boards.holders()) / BOARDS
         traffic += (boards.sent - before) / BOARDS
     return residue / epidemics, traffic / epidemics

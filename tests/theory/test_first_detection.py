@@ -29,14 +29,11 @@ MOST_PERIODS = 60
 
 
 def periods_until_suspected(count: int, seed: int, random_order: int) -> int:
-    """Protocol periods from the loss of a board, as one begins, to the end of that in which it was found out."""
-    boards = Rounds(count, seed, PERIOD_MS, random_order=random_order, **KEYS)
-    for _ in range(0 if random_order else count - 2):
-        boards.next_round()  # to the end of the first lap
+    """Protocol periods from the first, when a board is gone, to the end of that in which it was found out."""
     gone = seed % count + 1
-    boards.stop(gone)
-    for period in range(MOST_PERIODS):
-        # The period that began with the last tick: helpers are asked at the time-out, and the next tick ends it.
+    boards = Rounds(count, seed, PERIOD_MS, gone, random_order=random_order, **KEYS)
+    for period in range(1, MOST_PERIODS):
+        # It began with the last tick: helpers are asked at the time-out, and the next tick ends it.
         boards.now_ms += TIMEOUT_MS
         boards.tick()
         boards.now_ms += PERIOD_MS - TIMEOUT_MS
@@ -47,7 +44,7 @@ def periods_until_suspected(count: int, seed: int, random_order: int) -> int:
 
 
 def suspected(events: list[bytes], gone: int) -> bool:
-    """By the events, since a suspicion of a board's earlier incarnation may end at once, as it should."""
+    """By the events: what boards believe may change again before the tick is over."""
     for data in events:
         _boot, _sequence, _now_ms, _stamp, kind, *fields = cbor2.loads(data)
         if kind == schema.MEMBER and fields[:2] == [gone, schema.SUSPECT]:
@@ -75,7 +72,7 @@ def test_many_boards_come_near_the_limit_of_the_paper() -> None:
 
 
 def test_laps_are_told_from_random_probes_and_have_their_own_mean() -> None:
-    """With three boards a lap ends after two periods, where a random choice may still miss."""
+    """With three boards a lap ends after two periods, where random probes may still miss."""
     losses = 1500
     mean = mean_periods(3, losses, random_order=0)
     width = half_width([detection_deviation(3)], losses)  # laps vary less
