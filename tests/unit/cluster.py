@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import cbor2
+from brownout import protocols
 from brownout_node.core import codec, schema
 from brownout_node.core import step as real_step
 from brownout_node.core.config import Config
+from brownout_node.core.errors import MessageError
 from brownout_node.core.node import Node
 
 CLUSTER = 7
 ABOUT = ("harness", "0", b"\0" * 8, "power")
-EVENT_NAMES = {row[0]: (row[1], [field.split(":")[0] for field in row[2].split()]) for row in schema.EVENTS}
 
 
 class PowerCut(Exception):
@@ -192,6 +193,7 @@ class Cluster:
             return
         document = {"cluster": CLUSTER, "board": board, "bed": "t", "seed": self.seed, "roster": self.roster}
         document.update(self.overrides)
+        document.update(protocols.keys_of(self.overrides.get("protocols", ()), self.seed, board, self.boards))
         config = Config(document)
         state.journal.open()
         state.starts += 1
@@ -364,13 +366,18 @@ class Cluster:
             state.node = None
 
     def _send(self, node: Node, to: int, data: bytes) -> None:
-        _, source, boot, _, kind, fields = codec.decode_message(data)
+        source = node.board
+        try:
+            _, _, boot, _, kind, fields = codec.decode_message(data)
+        except MessageError:
+            boot, kind, fields = 0, 0, (data,)  # a malicious board may send anything
         sent = Sent(self.now_ms, source, boot, to, kind, fields)
         self.sent.append(sent)
         for observer in self.on_sent:
             observer(sent)
         if to >= schema.FIRST_CLIENT:
-            self.replies.append(Reply(self.now_ms, source, *fields))
+            if kind == schema.REPLY:
+                self.replies.append(Reply(self.now_ms, source, *fields))
             return
         targets = [to]
         if to in (schema.ALL, schema.VOTERS):
@@ -395,5 +402,6 @@ class Cluster:
 
     def _emit(self, state: Board, data: bytes) -> None:
         boot, sequence, _now_ms, _stamp, kind, *values = cbor2.loads(data)
-        name, names = EVENT_NAMES[kind]
+        _, name, fields = protocols.EVENTS[kind]
+        names = [field.split(":")[0] for field in fields.split()]
         self.events.append(Event(self.now_ms, state.board, boot, sequence, name, dict(zip(names, values, strict=True))))
