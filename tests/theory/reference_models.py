@@ -18,7 +18,7 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-NEGLIGIBLE = 1e-11
+NEGLIGIBLE = 1e-9
 CONFIDENCE = 3.2905  # standard errors on either side that hold 99.9% of a normal distribution
 
 

@@ -83,19 +83,19 @@ def compare(chain: RoundChain, histories: list[list[int]], published: float, pre
 
 
 @pytest.mark.parametrize(
-    ("count", "published", "spreads"), [(16, 7.43, 300), (64, 11.12, 100), (100, 12.32, 60), (1000, 17.98, 8)]
+    ("count", "published", "spreads"), [(16, 7.43, 300), (64, 11.12, 100), (100, 12.32, 50), (1000, 17.98, 6)]
 )
 def test_rumours_take_the_rounds_of_push(count: int, published: float, spreads: int) -> None:
     """Model: `RoundChain` without pull, after Frieze and Grimmett 1985 (complete graph, fan-out 1, nobody stops)."""
-    compare(RoundChain(count, pull=False), pushed(count, spreads), published, 0.09)
+    compare(RoundChain(count, pull=False), pushed(count, spreads), published, 0.10)
 
 
 @pytest.mark.parametrize(
-    ("count", "published", "spreads"), [(16, 4.15, 120), (64, 6.00, 60), (100, 6.50, 40), (1000, 9.17, 6)]
+    ("count", "published", "spreads"), [(16, 4.15, 120), (64, 6.00, 60), (100, 6.50, 30), (1000, 9.17, 5)]
 )
 def test_anti_entropy_takes_the_rounds_of_push_pull(count: int, published: float, spreads: int) -> None:
     """Model: `RoundChain` with pull, the random phone calls of Karp et al. 2000 without a stop rule."""
-    compare(RoundChain(count, pull=True), exchanged(count, spreads), published, 0.08)
+    compare(RoundChain(count, pull=True), exchanged(count, spreads), published, 0.09)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ def test_every_other_board_is_contacted_alike(keys: dict[str, Any]) -> None:
 # Rumour mongering.
 
 BOARDS = 1000
-REFERENCES = 200
+REFERENCES = 150
 MOST_CYCLES = 60
 # Counter k: residue and traffic as printed in table 1 of Demers et al. 1987, and the epidemics that the firmware runs.
-TABLE_1 = [(1, 0.18, 1.7, 6), (2, 0.037, 3.3, 6), (3, 0.011, 4.5, 5), (4, 0.0036, 5.6, 5), (5, 0.0012, 6.7, 5)]
+TABLE_1 = [(1, 0.18, 1.7, 5), (2, 0.037, 3.3, 5), (3, 0.011, 4.5, 5), (4, 0.0036, 5.6, 4), (5, 0.0012, 6.7, 4)]
 
 
 def moments(values: list[float]) -> Moments:
