@@ -28,7 +28,11 @@ ASKED = {
     "mirror": ((152, "7 -3 x"), (153, "a b \u00fc"), (154, "a b \u00fc"), (155, "day night"), (156, ""), (157, "")),
     "work": ((136, "p q r s t"),),
     "sampling": ((144, "red green blue"),),
+    "byzantine": ((96, "a b \u00fc"), (97, "")),
 }
+BEFORE = {"byzantine": ["adversary"]}  # what stands before a protocol
+KEYS = {"byzantine": [[board, "".join(["%02x" % (board * 7 + byte) for byte in range(32)])] for board in BOARDS]}
+TURN = 112  # of the adversary: every behaviour in turn, at one board
 
 
 class Journal:
@@ -63,7 +67,14 @@ class World:
             self.boot(board)
 
     def boot(self, board):
-        document = {"cluster": 1, "board": board, "bed": "t", "seed": SEED, "roster": ROSTER, "protocols": [NAME]}
+        document = {"cluster": 1, "board": board, "bed": "t", "seed": SEED, "roster": ROSTER}
+        document["protocols"] = BEFORE.get(NAME, []) + [NAME]
+        if NAME in KEYS:
+            document["keys"] = [
+                [other, KEYS[NAME][min(board, other) - 1][1][:60] + "%04x" % max(board, other)]
+                for other in BOARDS
+                if other != board
+            ]
         if NAME in OPTIONS:
             document["options"] = {NAME: OPTIONS[NAME]}
         self.booted_ms[board] = self.now_ms
@@ -98,6 +109,11 @@ class World:
             if not self.calm and self.random.chance(1, 6):
                 self.command(board, number)
         self.deliver()
+        if NAME in BEFORE and number % 40 == 0:
+            behaviour = 0 if self.calm else number // 40 % 7
+            data = codec.encode_message(1, 900000, 0, number, TURN, (behaviour, 0b10100))
+            self.nodes[2].receive(schema.HOST, data, self.now_ms - self.booted_ms[2])
+            self.carry_out(2)
         if not self.calm and self.random.chance(1, 40):
             self.boot(BOARDS[self.random.below(5)])
         if number == TICKS // 2:
