@@ -24,6 +24,7 @@ from ..watch import Watch
 from .engine import Engine
 from .network import Weather
 from .tasks import VirtualPace
+from .transcript import Parts
 from .world import SimWorld, firmware_hash, firmware_hashes
 
 SILENCE_LOOK_S = 0.01
@@ -31,7 +32,7 @@ MOST_EFFECTS = 12  # a board whose power is cut may do up to so many more effect
 
 
 class SimBed:
-    """weather: what the network does by itself."""
+    """weather: what the network does by itself. parts: what a board with that config.json is made of."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class SimBed:
         rig: Rig,
         *,
         weather: Weather | None = None,
+        parts: Callable[[Mapping[str, Any]], Parts] | None = None,
     ) -> None:
         self.spec = spec
         self.rig = rig
@@ -50,7 +52,15 @@ class SimBed:
         self.names = tuple(board.name for board in plan.boards)
         self.weather = weather or Weather()
         self.world = SimWorld(
-            self.engine, spec, plan.boards, rig.bed, cluster_of(plan.seed), plan.seed, plan.configuration, weather
+            self.engine,
+            spec,
+            plan.boards,
+            rig.bed,
+            cluster_of(plan.seed),
+            plan.seed,
+            plan.configuration,
+            weather,
+            parts,
         )
         self.watch = Watch(self.pace)
         self.telemetry = self.world.telemetry

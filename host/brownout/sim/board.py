@@ -23,7 +23,8 @@ from brownout_node.transport.serial import read_events
 
 from ..rig import SimSpec
 from .engine import Engine
-from .flash import PowerLost, SimFlash
+from .flash import PowerLost
+from .transcript import Parts
 
 TELEMETRY_DELAY_NS = 3_000_000  # shell.py: events of one decision leave together
 MAINTAIN_TICKS = 8  # shell.py: the journal is looked after at least this often
@@ -71,7 +72,14 @@ class SimBoard:
     """document: its config.json. clock: drift in parts per million, and the jumps so far, in milliseconds."""
 
     def __init__(
-        self, world: World, name: str, document: Mapping[str, Any], spec: SimSpec, about: tuple[str, bytes], seed: int
+        self,
+        world: World,
+        name: str,
+        document: Mapping[str, Any],
+        spec: SimSpec,
+        about: tuple[str, bytes],
+        seed: int,
+        parts: Parts | None = None,
     ) -> None:
         self.world = world
         self.engine = world.engine
@@ -80,7 +88,8 @@ class SimBoard:
         self.number = self.config.board
         self.mesh = self.config.mesh
         self.spec = spec
-        self.flash = SimFlash(int(spec.program_ms * 1e6), int(spec.erase_ms * 1e6))
+        self._parts = parts or Parts()
+        self.flash = self._parts.flash(int(spec.program_ms * 1e6), int(spec.erase_ms * 1e6))
         self.node: Node | None = None
         self.journal: Journal | None = None
         self.on = False
@@ -155,11 +164,11 @@ class SimBoard:
         self._packets = 0
         self._window: dict[int, bytes] = {}
         try:
-            self.journal = Journal(self.flash)
+            self.journal = self._parts.journal(self.flash)
             self.journal.open()
             implementation, firmware = self._about
             about = (IMPLEMENTATION, implementation, firmware, cause)
-            self.node = Node(self.config, self.journal, about, self._random.getrandbits(24))
+            self.node = self._parts.node(self.config, self.journal, about, self._random.getrandbits(24))
         except PowerLost:
             self.power_off("power failed while it started")
             return

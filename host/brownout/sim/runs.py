@@ -7,7 +7,7 @@ Must not write anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..session import Session
 from ..store import order_events
 from .bed import SimBed
 from .network import Struck, Weather
+from .transcript import Parts
 
 
 class MemoryRecord:
@@ -79,12 +80,18 @@ class Simulated:
         return str(self.document["verdict"])
 
 
-def simulate(plan: Plan, rig: Rig, *, weather: Weather | None = None) -> Simulated:
+def simulate(
+    plan: Plan,
+    rig: Rig,
+    *,
+    weather: Weather | None = None,
+    parts: Callable[[Mapping[str, Any]], Parts] | None = None,
+) -> Simulated:
     """Carry a plan out on simulated boards and judge it. UsageError where the rig is not a simulated one."""
     if rig.simulated is None:
         raise UsageError(f"{rig.source}: rig {rig.name!r} has no [sim]; only simulated boards can be searched")
     record = MemoryRecord(plan)
-    bed = SimBed(rig.simulated, plan, rig, weather=weather)
+    bed = SimBed(rig.simulated, plan, rig, weather=weather, parts=parts)
     Session(plan, rig, record, bed).run()
     history = record.history()
     return Simulated(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from random import Random
@@ -27,6 +27,7 @@ from ..telemetry import Telemetry
 from .board import SimBoard
 from .engine import Engine
 from .network import Network, Weather
+from .transcript import Parts
 
 HOST_SOURCE = 999_999  # the controller's own number as a source of commands
 BROKER_PORT = 1883
@@ -53,7 +54,7 @@ def firmware_hash() -> bytes:
 
 
 class SimWorld:
-    """boards: those of the run. configuration: further keys of every board's config.json."""
+    """boards: those of the run. configuration: further keys of every board's config.json. parts: see bed.py."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class SimWorld:
         seed: int,
         configuration: dict[str, Any],
         weather: Weather | None = None,
+        parts: Callable[[Mapping[str, Any]], Parts] | None = None,
     ) -> None:
         self.engine = engine
         self.spec = spec
@@ -91,7 +93,8 @@ class SimWorld:
             document |= keys_of(configuration["protocols"], seed, board.board, [other.board for other in boards])
             if board.mesh == "mqtt":
                 document["mqtt"] = {"host": "broker", "port": BROKER_PORT}
-            self.boards[board.name] = SimBoard(self, board.name, document, spec, about, seed)
+            made_of = parts(document) if parts is not None else None
+            self.boards[board.name] = SimBoard(self, board.name, document, spec, about, seed, made_of)
         self._targets = self._all_targets([board for board in boards if board.weight])
 
     def _all_targets(
