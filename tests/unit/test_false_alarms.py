@@ -102,6 +102,26 @@ def test_what_others_of_the_same_digest_have_forgotten_is_forgotten(same: bool) 
     assert check.verdict == (Verdict.VALID if same else Verdict.INVALID), check.detail
 
 
+@pytest.mark.parametrize("all_forget", [True, False])
+@pytest.mark.parametrize("same", [True, False])
+def test_what_was_forgotten_after_the_last_digest_was_there(same: bool, all_forget: bool) -> None:
+    """b3 told of an older delete alone: power took along that it had merged the newer one."""
+    world = World(3)
+    world.boot()
+    world.write("b1", "key", None, merged_by=["b2", "b3"])
+    grave = world.write("b1", "key", None, merged_by=["b2"])
+    if same:
+        world.boards["b3"].items["key"] = world.boards["b1"].items["key"]
+    world.cut("f01", "b3")
+    world.wait(3.0)
+    world.digests()
+    for board in ("b1", "b2", "b3") if all_forget and same else ("b1", "b2"):
+        world.tell(board, "forgotten", key="key", stamp=grave.fields["stamp"], writer=1)
+    world.wait(9.0)
+    check = durability.check(Run(world.history()))
+    assert check.verdict == (Verdict.VALID if same else Verdict.INVALID), check.detail
+
+
 def wiped_and_another_away(admitted: bool) -> World:
     """b2 loses its journal; b3 is cut; operations are tried and nothing is decided until b3 is back.
 

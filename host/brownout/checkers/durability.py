@@ -127,11 +127,11 @@ def _known_at_the_end(run: Run) -> dict[str, dict[str, Item]]:
     alike: dict[Any, dict[str, Item]] = {}
     gone: dict[Any, dict[str, tuple[int, int]]] = {}  # digest -> key -> the delete that a board of that digest forgot
     digests = {board: gossip_digests(run, board)[-1:] for board in told}
-    for board, items in told.items():
+    for board in told:
         for event in digests[board]:
             common = alike.setdefault(event.fields["digest"], {})
-            for key, item in items.items():
-                if item[2].received_ns <= event.received_ns and (key not in common or common[key][:2] < item[:2]):
+            for key, item in final_items(run, board, event.received_ns).items():
+                if key not in common or common[key][:2] < item[:2]:
                     common[key] = item
             forgotten = gone.setdefault(event.fields["digest"], {})
             for forgot in run.of("forgotten"):

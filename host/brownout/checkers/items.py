@@ -27,8 +27,11 @@ def updates(run: Run, board: str) -> Iterator[tuple[BoardEvent, str | None, Item
                 yield event, event.fields["key"], (event.fields["stamp"], event.fields["writer"], event)
 
 
-def final_items(run: Run, board: str) -> dict[str, Item]:
-    """The greatest update of each key that the board is known to hold, tombstones included until it forgets them."""
+def final_items(run: Run, board: str, until_ns: int | None = None) -> dict[str, Item]:
+    """The greatest update of each key that the board is known to hold, tombstones included until it forgets them.
+
+    Whoever forgets a tombstone had it, though the event of its merge may be lost: nothing older is left there either.
+    """
     number = run.ids.get(board, 0)
     items: dict[str, Item] = {}
     for boot in run.boots.get(board, ()):
@@ -37,10 +40,12 @@ def final_items(run: Run, board: str) -> dict[str, Item]:
         for event in boot.events:
             if event.kind not in ("written", "merged", "forgotten"):
                 continue
+            if until_ns is not None and event.received_ns > until_ns:
+                continue
             key = event.fields["key"]
             item = (event.fields["stamp"], event.fields.get("writer", number), event)
             if event.kind == "forgotten":
-                if key in items and items[key][:2] == item[:2]:
+                if key in items and items[key][:2] <= item[:2]:
                     del items[key]
             elif key not in items or items[key][:2] < item[:2]:
                 items[key] = item
