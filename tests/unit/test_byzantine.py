@@ -9,7 +9,7 @@ import random
 from collections import Counter
 
 import pytest
-from brownout_node.core import adversary, byzantine, codec
+from brownout_node.core import adversary, byzantine, codec, schema
 from brownout_node.core.ballot import Ballot
 from brownout_node.core.byzantine_pool import BATCH
 from brownout_node.core.config import Config
@@ -67,6 +67,33 @@ def test_one_malicious_board_alone_makes_nobody_begin_a_height() -> None:
     bed.cluster.run(4000)
     honest = [row for row in bed.cluster.sent[quiet:] if row.source != alone]
     assert {row.kind for row in honest} <= {byzantine.FETCH, byzantine.ENTRIES}
+
+
+def test_a_burst_at_every_board_is_known_to_all_and_takes_no_second_view() -> None:
+    bed = Bed(latency_ms=(1, 30))
+    bed.cluster.run(500)
+    asked = [bed.ask(board, 1000 + 10 * number + board, "k", f"v{number}") for number in range(30) for board in range(1, 5)]
+    assert bed.cluster.run_until(lambda: len(bed.cluster.replies) == len(asked), 10000)
+    statuses = Counter(row.status for row in bed.cluster.replies)
+    assert statuses[schema.BUSY] > 20
+    assert statuses[schema.OK] > 40
+    assert not bed.events("byzantine_view")
+    bed.check_safety()
+
+
+def test_a_command_that_only_the_leader_was_sent_costs_it_one_view() -> None:
+    bed = Bed(adversaries=(1,))
+    bed.cluster.run(500)
+    poison = (1, 1001, 1, byzantine.BPUT, "a", "b")
+    for board in (2, 3, 4):
+        bed.protocol(1).send(board, byzantine.REQUEST, (*poison[:5], f"only for {board}"))
+    bed.cluster.boards[1].node.tick(bed.cluster.now_ms)
+    bed.cluster.run(100)
+    for number in range(40):
+        client, request = bed.ask(2 + number % 3, 2000, "k", f"v{number}")
+        assert bed.cluster.run_until(lambda row=(client, request): bed.answered(*row), 10000)
+    assert len({(event.fields["height"]) for event in bed.events("byzantine_view")}) <= 3
+    bed.check_safety()
 
 
 # What f malicious boards cannot do.

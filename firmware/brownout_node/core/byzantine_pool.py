@@ -20,8 +20,9 @@ ADMIT = 98  # client: board id, request: its boot; made by boards, never by clie
 BATCH = "[uuuukv]8"  # (origin, client, request, operation, key, value)
 _COMMAND = "uuuukv"
 
-_MAX_OWN = const(32)  # pending commands of this board's clients; above it they are told that it is busy
-_MAX_SOURCE = const(16)  # commands that one board can have pending here; above it they are dropped, and come again
+_MAX_OWN = const(12)  # pending commands of this board's clients; above it they are told that it is busy
+_MAX_ORIGIN = const(12)  # as many of another board's: what an honest one has pending finds room at every board
+_MAX_RUMOURS = const(12)  # commands that only others than the origin told of, for each board that told of them
 _STALE_MS = const(10000)  # a command that nobody has sent for so long is dropped
 _MAX_RELAY = const(16)
 
@@ -31,6 +32,7 @@ _VOUCHERS = const(7)  # the boards that sent it, this one included where it did
 _RESEND_MS = const(8)  # when it is sent again
 _INTERVAL_MS = const(9)
 _SEEN_MS = const(10)
+_TRIED = const(11)  # this board has proposed it
 
 
 class Pool:
@@ -55,7 +57,7 @@ class Pool:
             return False
         node = self._node
         interval_ms = node.config.resend_ms
-        entry = list(command) + [True, [node.board], node.now_ms + interval_ms, interval_ms, node.now_ms]
+        entry = list(command) + [True, [node.board], node.now_ms + interval_ms, interval_ms, node.now_ms, False]
         self.entries.append(entry)
         self._send(command)
         return True
@@ -74,13 +76,25 @@ class Pool:
             return  # this board knows best what its clients asked
         entry = self._find(command)
         if entry is None:
-            if len([row for row in self.entries if source in row[_VOUCHERS]]) >= _MAX_SOURCE:
+            if source == origin:
+                self._make_room(origin)
+            elif (
+                len([row for row in self.entries if source in row[_VOUCHERS] and not self._is_known(row)])
+                >= _MAX_RUMOURS
+            ):
                 return
-            entry = list(command) + [False, [], 0, 0, 0]
+            entry = list(command) + [False, [], 0, 0, 0, False]
             self.entries.append(entry)
         if source not in entry[_VOUCHERS]:
             entry[_VOUCHERS].append(source)
         entry[_SEEN_MS] = self._node.now_ms
+
+    def _make_room(self, origin):
+        # What its origin has not sent for the longest time goes: it may have forgotten it with its power.
+        rows = [row for row in self.entries if row[0] == origin and origin in row[_VOUCHERS]]
+        if len(rows) >= _MAX_ORIGIN:
+            oldest = min([row[_SEEN_MS] for row in rows])
+            self.entries.remove([row for row in rows if row[_SEEN_MS] == oldest][0])
 
     def _is_known(self, entry):
         vouchers = entry[_VOUCHERS]
@@ -100,16 +114,22 @@ class Pool:
         return False
 
     def batch(self, only_own):
-        """The oldest commands that are known, as many as a proposal holds."""
+        """The oldest commands that are known, as many as a proposal holds.
+
+        One that was proposed before and not decided may be known here alone: it waits until others pass it on.
+        """
         commands = []
         room = schema.MAX_BATCH_BYTES - 2
         for entry in self.entries:
-            if not (entry[_MINE] if only_own else self._is_known(entry)):
+            if not entry[_MINE] and (only_own or not self._is_known(entry)):
+                continue
+            if entry[_TRIED] and not entry[_MINE] and not self._log.blocks(self._log.weight_of(entry[_VOUCHERS])):
                 continue
             command = tuple(entry[:6])
             room -= len(codec.pack(_COMMAND, command))
             if room < 0 or len(commands) == 8:
                 break
+            entry[_TRIED] = True
             commands.append(command)
         return commands
 
