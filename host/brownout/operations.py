@@ -66,12 +66,45 @@ def all_keys(count: int) -> list[str]:
     return [f"k{number}" for number in range(count)]
 
 
+def amount(turn: Turn, _key: str) -> str:
+    """What is added to a counter, or taken from it."""
+    return str(turn.random.choice((-3, -2, -1, 1, 2, 3, 5, 8)))
+
+
+def element(turn: Turn, _key: str) -> str:
+    """One of few elements, so that boards add and remove the same ones at the same time."""
+    return f"e{turn.random.randrange(6)}"
+
+
+def colour(turn: Turn, _key: str) -> str:
+    """One of three, for clients that want different ones."""
+    return turn.random.choice(("red", "green", "blue"))
+
+
+_MIRROR = (
+    ClientOperation("increment", value=amount, weight=4, again=False),
+    ClientOperation("add", value=element, weight=2, again=False),
+    ClientOperation("remove", value=element, weight=1, again=False),
+    ClientOperation("assign", weight=1, again=False),
+    ClientOperation("count", value=None, closing=all_keys),
+    ClientOperation("members", value=None, closing=all_keys),
+    ClientOperation("recall", value=None, closing=all_keys),
+)
+_SAMPLING = (
+    ClientOperation("choose", value=colour, weight=4),
+    ClientOperation("chosen", value=None, closing=all_keys),
+)
+_WORK = (ClientOperation("post"),)
+
 _ROWS = (
     ClientOperation("put", weight=4),
     ClientOperation("get", value=None, weight=4, closing=all_keys),
     ClientOperation("cas", expected=seen, weight=2),
     ClientOperation("write", weight=0, again=False),
     ClientOperation("delete", value=None, weight=0, again=False),
+    *_MIRROR,
+    *_SAMPLING,
+    *_WORK,
 )
 _BY_NAME = {row.name: row for row in _ROWS}
 
