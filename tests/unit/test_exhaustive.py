@@ -284,6 +284,7 @@ CAUGHT = [
     ("quorum-off-by-one", ("--timeouts", "3", "--depth", "6"), "agreement", 5, "b3 decides an empty batch"),
     ("persist-after-send", ("--depth", "6"), "voting", 4, "two prevotes at h1 r0"),
     ("prevote-twice-after-reboot", ("--depth", "6"), "voting", 5, "two prevotes at h1 r0"),
+    ("height-saved-seldom", ("--depth", "6"), "durability", 5, "it starts from h1, which is decided in its journal"),
     ("answered-before-decided", ("--depth", "6"), "durability", 1, "which its journal does not hold"),
     ("lock-ignored", ("--timeouts", "3", "--crashes", "0", "--depth", "9"), "voting", 9, "which had no quorum since"),
 ]

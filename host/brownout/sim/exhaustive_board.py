@@ -72,8 +72,8 @@ class Board:
     """All states of one board that a search has met, by number. Each input answers with the outcome of the whole step.
 
     Where `cuts`, those in which power goes between two effects of the step follow it. Promised of every step: a decided
-    entry stays as it is; an answer `ok` leaves only once the journal holds the decision that it tells of; and no input
-    ends the firmware with an error.
+    entry stays as it is, and a boot goes on above it; an answer `ok` leaves only once the journal holds the decision
+    that it tells of; and no input ends the firmware with an error.
     """
 
     def __init__(self, number: int, boards: int, commands: Sequence[Command], messages: Messages) -> None:
@@ -189,6 +189,8 @@ class Board:
     def _wrong(self, run: _Run) -> str:
         if run.early:
             return "durability: " + run.early
+        if run.next_height is not None and run.next_height <= max(run.log(), default=0):
+            return f"durability: it starts from h{run.next_height}, which is decided in its journal"
         if run.appended:
             log = run.log()
             for height, value in self._stored[run.stored].log.items():
@@ -275,6 +277,7 @@ class _Run:
         self.effects = 0
         self.prevoted: list[Prevoted] = []
         self.early = ""  # what was answered before it was durable
+        self.next_height: int | None = None  # that a boot starts from
         self._sent: dict[int, None] = {}
         self._messages = messages
 
@@ -316,8 +319,11 @@ class _Run:
 
     def _emit(self, data: bytes) -> None:
         event = cbor2.loads(data)
-        if event[4] == schema.PREVOTED:
-            self.prevoted.append(Prevoted(*event[5:9]))
+        kind, fields = event[4], event[5:]
+        if kind == schema.PREVOTED:
+            self.prevoted.append(Prevoted(*fields))
+        elif kind == schema.BOOT:
+            self.next_height = fields[6]
 
 
 def _plain(value: Any, now_ms: int, seen: dict[int, int]) -> Any:
