@@ -122,6 +122,21 @@ def test_what_was_forgotten_after_the_last_digest_was_there(same: bool, all_forg
     assert check.verdict == (Verdict.VALID if same else Verdict.INVALID), check.detail
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_was_written_and_forgotten_after_the_last_digest_leaves_nothing_older_behind(lost: bool) -> None:
+    world = World(3)
+    world.boot()
+    world.write("b1", "key", None, merged_by=["b2", "b3"])
+    world.wait(3.0)
+    world.digests()
+    grave = world.write("b1", "key", None, merged_by=["b2"] if lost else ["b2", "b3"])
+    world.tell("b2", "forgotten", key="key", stamp=grave.fields["stamp"], writer=1)
+    world.wait(9.0)
+    check = durability.check(Run(world.history()))
+    assert check.verdict == (Verdict.INVALID if lost else Verdict.VALID), check.detail
+    assert not lost or "not on b3" in check.detail
+
+
 def wiped_and_another_away(admitted: bool) -> World:
     """b2 loses its journal; b3 is cut; operations are tried and nothing is decided until b3 is back.
 

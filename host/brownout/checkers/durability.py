@@ -12,7 +12,7 @@ from typing import Any
 
 from ..history import BoardEvent, Check, Operation
 from .evidence import Findings, operation, step
-from .items import Item, final_items, gossip_digests, same_at_the_end, updates
+from .items import Item, final_items, gossip_digests, items_after, items_at, same_at_the_end, updates
 from .run import GOSSIP_WRITES, STATUS_NAMES, Run, height_told
 
 FRESH_NS = 2_000_000_000  # events of the last moments may not have arrived
@@ -119,33 +119,31 @@ def _deletes(run: Run) -> dict[str, tuple[int, int]]:
 
 
 def _known_at_the_end(run: Run) -> dict[str, dict[str, Item]]:
-    """What each live board is known to hold: what it told, and what others told whose last digest is the same.
+    """What each live board is known to hold: what it told, and what others had told whose last digest was the same.
 
     What a board merged in its last moments before a cut is durable, and the event may be lost with the power.
     """
     told = {board: final_items(run, board) for board in run.live_boards()}
-    alike: dict[Any, dict[str, Item]] = {}
-    gone: dict[Any, dict[str, tuple[int, int]]] = {}  # digest -> key -> the delete that a board of that digest forgot
-    digests = {board: gossip_digests(run, board)[-1:] for board in told}
-    for board in told:
-        for event in digests[board]:
-            common = alike.setdefault(event.fields["digest"], {})
-            for key, item in final_items(run, board, event.received_ns).items():
-                if key not in common or common[key][:2] < item[:2]:
-                    common[key] = item
-            forgotten = gone.setdefault(event.fields["digest"], {})
-            for forgot in run.of("forgotten"):
-                if forgot.board == board and forgot.received_ns <= event.received_ns:
-                    version = (forgot.fields["stamp"], forgot.fields["writer"])
-                    forgotten[forgot.fields["key"]] = max(forgotten.get(forgot.fields["key"], version), version)
-    for board, items in told.items():
-        for event in digests[board]:
-            for key, item in alike[event.fields["digest"]].items():
-                if key not in items or items[key][:2] < item[:2]:
-                    items[key] = item
-            for key, version in gone[event.fields["digest"]].items():
-                if key in items and items[key][:2] <= version:
-                    del items[key]
+    digests = [event for board in told for event in gossip_digests(run, board)[-1:]]
+    alike: dict[Any, dict[str, Item]] = defaultdict(dict)
+    gone: dict[Any, dict[str, tuple[int, int]]] = defaultdict(dict)  # the deletes that a board of that digest forgot
+    for event in digests:
+        common, forgotten = alike[event.fields["digest"]], gone[event.fields["digest"]]
+        for key, item in items_at(run, event).items():
+            if key not in common or common[key][:2] < item[:2]:
+                common[key] = item
+        for forgot in run.of("forgotten"):
+            if forgot.board == event.board and forgot.received_ns <= event.received_ns:
+                version = (forgot.fields["stamp"], forgot.fields["writer"])
+                forgotten[forgot.fields["key"]] = max(forgotten.get(forgot.fields["key"], version), version)
+    for event in digests:
+        forgotten = gone[event.fields["digest"]]
+        held = {
+            key: item
+            for key, item in alike[event.fields["digest"]].items()
+            if key not in forgotten or item[:2] > forgotten[key]
+        }
+        told[event.board] = items_after(run, event, held)
     return told
 
 

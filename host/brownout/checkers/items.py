@@ -27,29 +27,49 @@ def updates(run: Run, board: str) -> Iterator[tuple[BoardEvent, str | None, Item
                 yield event, event.fields["key"], (event.fields["stamp"], event.fields["writer"], event)
 
 
-def final_items(run: Run, board: str, until_ns: int | None = None) -> dict[str, Item]:
-    """The greatest update of each key that the board is known to hold, tombstones included until it forgets them.
-
-    Whoever forgets a tombstone had it, though the event of its merge may be lost: nothing older is left there either.
-    """
-    number = run.ids.get(board, 0)
+def final_items(run: Run, board: str) -> dict[str, Item]:
+    """The greatest update of each key that the board is known to hold, tombstones included until it forgets them."""
     items: dict[str, Item] = {}
     for boot in run.boots.get(board, ()):
         if boot.lost_journal:
             items.clear()
         for event in boot.events:
-            if event.kind not in ("written", "merged", "forgotten"):
-                continue
-            if until_ns is not None and event.received_ns > until_ns:
-                continue
-            key = event.fields["key"]
-            item = (event.fields["stamp"], event.fields.get("writer", number), event)
-            if event.kind == "forgotten":
-                if key in items and items[key][:2] <= item[:2]:
-                    del items[key]
-            elif key not in items or items[key][:2] < item[:2]:
-                items[key] = item
+            _follow(items, event, run.ids.get(board, 0))
     return items
+
+
+def items_at(run: Run, digest: BoardEvent) -> dict[str, Item]:
+    """The same at the moment of a digest that the board told in its last life."""
+    items: dict[str, Item] = {}
+    for boot in run.boots[digest.board]:
+        if boot.lost_journal:
+            items.clear()
+        for event in boot.events:
+            if boot.number != digest.boot or event.sequence < digest.sequence:
+                _follow(items, event, run.ids.get(digest.board, 0))
+    return items
+
+
+def items_after(run: Run, digest: BoardEvent, held: dict[str, Item]) -> dict[str, Item]:
+    """What a board holds at the end that held these at a digest of its last life."""
+    items = dict(held)
+    for event in run.boots[digest.board][-1].events:
+        if event.sequence > digest.sequence:
+            _follow(items, event, run.ids.get(digest.board, 0))
+    return items
+
+
+def _follow(items: dict[str, Item], event: BoardEvent, number: int) -> None:
+    """Whoever forgets a tombstone had it, though the event of its merge may be lost: nothing older is left either."""
+    if event.kind not in ("written", "merged", "forgotten"):
+        return
+    key = event.fields["key"]
+    item = (event.fields["stamp"], event.fields.get("writer", number), event)
+    if event.kind == "forgotten":
+        if key in items and items[key][:2] <= item[:2]:
+            del items[key]
+    elif key not in items or items[key][:2] < item[:2]:
+        items[key] = item
 
 
 def gossip_digests(run: Run, board: str) -> list[BoardEvent]:
