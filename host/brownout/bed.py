@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from brownout_node.core import codec, schema
+from brownout_node.core import adversary, codec, schema
 
 from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
@@ -398,6 +398,11 @@ class Bed(Hand):
                 return probe.recv(4)[:1] == b"\x20"
         except OSError:
             return False
+
+    def turn(self, board: str, behaviour: int, split: Sequence[str]) -> None:
+        """Tell a board how to behave from now on, and to whom it tells another story; see core/adversary.py."""
+        bits = sum(1 << other.board for other in self.boards if other.name in split)
+        self.command(board, adversary.TURN, lambda _number: (behaviour, bits))
 
     def arm_trap(self, board: str, parameters: Mapping[str, Any]) -> None:
         point = TRAP_POINTS[parameters.get("point", "after persist")]

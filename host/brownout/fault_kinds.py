@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .protocols import MESSAGES
 
 MOMENTS = ("proposal in flight",)  # what `when` may name; watch.py knows how to wait for each
-SELECTOR_WORDS = ("one", "minority", "majority", "all", "proposer", "voters", "learners", "serial")
+SELECTOR_WORDS = ("one", "minority", "majority", "all", "proposer", "voters", "learners", "serial", "malicious")
 SELECTORS = (
     ", ".join(SELECTOR_WORDS) + ', random:K (K boards drawn by the seed), or a list of board names such as ["b1"]'
 )
@@ -62,6 +62,8 @@ _MATCH = (
     Parameter("from", "ends"),
     Parameter("to", "ends"),
 )
+
+_SPLIT = (Parameter("to", "ends"),)
 
 _ROWS = (
     FaultKind("cut", "power", "power is off for the time", "one"),
@@ -154,10 +156,23 @@ _ROWS = (
             Parameter("action", "choice", default="power off", choices=TRAP_ACTIONS),
         ),
     ),
+    *(
+        FaultKind(name, "board", f"a malicious board: it {summary}", "malicious", for_s=2.0, parameters=_SPLIT)
+        for name, summary in (
+            ("silent", "sends nothing"),
+            ("equivocate", "tells some boards another value than the others"),
+            ("lie", "sends other digests and ids than its own"),
+            ("replay_old", "sends old messages again"),
+            ("delay_votes", "sends late what names a value"),
+            ("corrupt", "sends messages with flipped bytes"),
+        )
+    ),
     FaultKind("unplug", "serial", "the serial cable is pulled", "one"),
     FaultKind("wipe", "storage", "the board loses power, and its journal is erased meanwhile", "one", for_s=0.5),
 )
 
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
+MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
-NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in ("one_way", "drop", "hold", "duplicate", "wipe"))
+_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", *MALICE)
+NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in _CHOSEN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -15,7 +16,7 @@ from . import partitions
 from .campaign_file import Campaign, FaultSpec, NemesisSpec, Selector
 from .contracts import LinkRule, Support, UsageError
 from .document import nearest
-from .fault_kinds import HOST, KINDS, SHAPES, TRAP_POINTS
+from .fault_kinds import HOST, KINDS, MALICE, SHAPES, TRAP_POINTS
 from .protocols import configuration
 from .rig import PlannedBoard, Rig, choose_boards
 
@@ -143,6 +144,18 @@ class Planner:
         self.voters = [board.name for board in boards if board.weight]
         self.learners = [board.name for board in boards if not board.weight]
         self.serial = [board.name for board in boards if board.mesh == "serial"]
+        self._weights = {board.name: board.weight for board in boards}
+
+    @cached_property
+    def malicious(self) -> list[str]:
+        """As many voters as weigh less than a third of all together, drawn once for the whole plan."""
+        drawn: set[str] = set()
+        weight = 0
+        for name in self.random.sample(self.voters, len(self.voters)):
+            if 3 * (weight + self._weights[name]) < sum(self._weights.values()):
+                weight += self._weights[name]
+                drawn.add(name)
+        return [name for name in self.names if name in drawn]
 
     def _error(self, spec: FaultSpec, key: str, what: str, allowed: str) -> UsageError:
         return UsageError(f"{self.campaign.source}: {spec.place}.{key}: {what}; allowed: {allowed}")
@@ -159,6 +172,9 @@ class Planner:
 
     def draft(self, spec: FaultSpec) -> PlannedFault:
         """The fault with everything settled that can be, except its id."""
+        if spec.kind in MALICE and "adversary" not in self.campaign.protocols:
+            allowed = f"protocols that begin with adversary, in [campaign], or other kinds than {', '.join(MALICE)}"
+            raise self._error(spec, "kind", f"{spec.kind!r} needs boards that can turn malicious", allowed)
         at_s = round(spec.at_s + self.random.uniform(0.0, spec.jitter_s), 3)
         parameters = {key: list(value) if isinstance(value, tuple) else value for key, value in spec.parameters.items()}
         boards: tuple[str, ...] = ()
@@ -200,6 +216,8 @@ class Planner:
             chosen = whole[select]
         elif select.startswith("random:"):
             chosen = self._draw(spec, self.names, int(select.removeprefix("random:")))
+        elif select == "malicious":
+            chosen = self.malicious
         else:
             voters = len(self.voters)
             sizes = {"one": 1, "minority": (voters - 1) // 2, "majority": voters // 2 + 1}

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from .contracts import LinkCount, LinkRule, RigError, Support
+from .fault_kinds import MALICE
 from .faults import PlannedFault, link_rules
 from .history import BoardEvent, FaultRecord, FaultStage
 from .pace import Task
@@ -21,6 +22,7 @@ from .pace import Task
 PROOF_WITHIN_S = 5.0  # how long a second side may take to show a fault
 BOOT_WITHIN_S = 15.0  # power on until the boot event has arrived
 SILENCE_S = 0.25  # no byte for so long counts as a silent cable
+TURN_TRIES = 5  # how often a board is told to turn malicious, or honest again
 POLL_S = 0.05  # between two looks at counters that cannot notify
 
 POWER_FAULTS = {"cut", "cycle", "power_flap", "blackout", "reset", "cut_mid_write", "wipe"}
@@ -146,6 +148,8 @@ class FaultLife:
             self._broker()
         elif self.fault.kind == "trap":
             self._trap()
+        elif self.fault.kind in MALICE:
+            self._malice()
         elif self.fault.kind == "unplug":
             self._unplug()
         else:
@@ -360,6 +364,26 @@ class FaultLife:
         self._last()
         self.bed.cable.plug(self.boards)
         self._note(FaultStage.HEALED, {"plugged": self.bed.cable.state(self.boards)})
+
+    def _malice(self) -> None:
+        """The boards behave as a coalition: all do the same, and tell the same other boards another story."""
+        others = [name for name in self.bed.names if name not in self.boards]
+        split = tuple(self.fault.parameters.get("to", ())) or tuple(others[: len(others) // 2])
+        self._note(FaultStage.APPLIED, {"to": list(split)})
+        behaviour = 1 + MALICE.index(self.fault.kind)
+        evidence = {board: {"turned": self._turn(board, behaviour, split)} for board in self.boards}
+        self._proof(all(entry["turned"] for entry in evidence.values()), evidence)
+        self._last()
+        honest = {board: {"honest": self._turn(board, 0, ())} for board in self.boards}
+        self._note(FaultStage.HEALED, honest)
+
+    def _turn(self, board: str, behaviour: int, split: Iterable[str]) -> bool:
+        """Whether the board has said that it behaves so; it is told again, since what it is told may be lost."""
+        for _ in range(TURN_TRIES):
+            self.bed.turn(board, behaviour, split)
+            if self.bed.watch.wait_for_behaviour(board, behaviour, PROOF_WITHIN_S / TURN_TRIES):
+                return True
+        return False
 
     def _trap(self) -> None:
         parameters = self.fault.parameters

@@ -102,6 +102,8 @@ _ROWS = (
     ClientOperation("cas", expected=seen, weight=2),
     ClientOperation("write", weight=0, again=False),
     ClientOperation("delete", value=None, weight=0, again=False),
+    ClientOperation("bput", weight=4),
+    ClientOperation("bget", value=None, weight=4, closing=all_keys),
     *_MIRROR,
     *_SAMPLING,
     *_WORK,

@@ -30,6 +30,7 @@ class Watch:
         self._heights: dict[str, int] = {}
         self._digests: dict[str, dict[str, str | None]] = {name: {} for name in CONVERGENT}
         self._members: dict[str, dict[int, int]] = {}  # board -> how it sees the others, by their numbers
+        self._behaviours: dict[str, tuple[int, int]] = {}  # board -> (boot, how it said that it behaves)
         self.decided_height = 0
 
     def take(self, events: Iterable[BoardEvent]) -> None:
@@ -50,9 +51,11 @@ class Watch:
             self._files.setdefault(event.board, {})[fields["name"]] = fields["hash"]
         elif event.kind == "described":
             self._described[event.board] = fields["request"]
-        elif event.kind == "proposed":
+        elif event.kind == "adversary":
+            self._behaviours[event.board] = (event.boot, fields["behaviour"])
+        elif event.kind in ("proposed", "byzantine_proposed"):
             self._proposal = event
-        elif event.kind == "decided":
+        elif event.kind in ("decided", "byzantine_decided"):
             self._heights[event.board] = max(self._heights.get(event.board, 0), fields["height"])
             self.decided_height = max(self.decided_height, fields["height"])
         elif event.kind == "member":
@@ -80,6 +83,15 @@ class Watch:
             return event is not None and event.boot != after
 
         return self._boots.get(board) if self.wait(booted, within_s) else None
+
+    def wait_for_behaviour(self, board: str, behaviour: int, within_s: float) -> bool:
+        """Whether the board has told, in its current boot, that it behaves so now."""
+
+        def behaves() -> bool:
+            boot = self._boots.get(board)
+            return boot is not None and self._behaviours.get(board) == (boot.boot, behaviour)
+
+        return self.wait(behaves, within_s)
 
     def wait_for_connections(self, boards: Iterable[str], within_s: float) -> list[str]:
         """The boards whose current boot has not reported a connection in time."""

@@ -10,7 +10,7 @@ from brownout.drivers.virtual_lab import LabOptions, gateway_spec
 from brownout.drivers.virtual_link import VirtualLink
 from brownout.drivers.virtual_power import VirtualPower
 from brownout.drivers.virtual_storage import VirtualStorage
-from brownout.fault_kinds import KINDS
+from brownout.fault_kinds import KINDS, MALICE
 from brownout.labctl import LabControl
 from brownout.rig import GatewaySpec, load_rig
 from brownout.switches import Switches, open_switches
@@ -42,7 +42,7 @@ class TestInMemory(DriverContract):
 
 def test_drivers_and_firmware_cover_every_kind_of_fault(switches: Switches) -> None:
     drivers = (switches.power, switches.link, switches.broker, switches.cable, switches.storage)
-    assert {kind for driver in drivers for kind in driver.supports} | {"trap"} == set(KINDS)
+    assert {kind for driver in drivers for kind in driver.supports} | {"trap", *MALICE} == set(KINDS)
 
 
 def test_answers_that_are_none_are_rig_errors(switches: Switches, gateway: FakeGateway) -> None:

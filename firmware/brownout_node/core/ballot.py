@@ -183,6 +183,7 @@ class Ballot:
         if not self.decided:
             view, value_id, weight = self._quorum(4, 0)
             if view >= 0 and self._has(value_id):
+                self._tell_strays(view, value_id)
                 self.owner.decide(self.height, self.values[value_id], view, weight, False)
                 return True
         for phase in (3, 2, 1):
@@ -199,6 +200,15 @@ class Ballot:
         if self.owner.leader(self.height, self.view) == self.node.board and self._try_propose():
             return True
         return self._try_first_vote()
+
+    def _tell_strays(self, view, decided):
+        # Whoever said something else to this board than to most others shows here.
+        tables = (self._proposals,) + self._votes
+        for phase in range(5):
+            for board in sorted(tables[phase]):
+                at, value_id = tables[phase][board]
+                if at == view and value_id != decided:
+                    self.owner.heard(board, self.height, view, phase, value_id)
 
     def begun_or_pending(self):
         return self.begun or self.owner.has_pending(self)

@@ -68,6 +68,7 @@ CAUGHT_UP = 102
 ADMITTED = 103
 SUBMITTED = 104
 STANDING = 105
+HEARD = 106
 
 # value_id: the first 8 bytes of the value's SHA-256.
 EVENTS = (
@@ -82,10 +83,12 @@ EVENTS = (
     (VIEW, "byzantine_view", "height:u view:u leader:u"),  # entered a view above 0
     # Two messages of one board that exclude each other; phase 0: proposals, else votes.
     (CONTRADICTION, "contradiction", "board:u height:u view:u phase:u first:d second:d"),
+    # What a board said that was not for the value decided in that view; phase 0: as its leader.
+    (HEARD, "byzantine_heard", "board:u height:u view:u phase:u value_id:d"),
     (CAUGHT_UP, "byzantine_caught_up", "first:u next:u copied:o"),
     (ADMITTED, "byzantine_admitted", "board:u height:u"),  # may vote from this height on
     (SUBMITTED, "byzantine_submitted", "client:u request:u operation:u"),
-    (STANDING, "byzantine_standing", "may_vote:o next_height:u"),  # at boot
+    (STANDING, "byzantine_standing", "may_vote:o next_height:u"),  # with the first tick of a boot
 )
 
 OPTIONS = "view_timeout_ms:1000:50:60000 view_step_ms:300:0:60000"
@@ -95,6 +98,7 @@ _BALLOT = const(0x20400)  # + 16 for odd heights; the record, then its values
 _LOG = const(0x20800)  # + height modulo LOG_ENTRIES
 _ENTRY = "ub"
 _MAX_CONTRADICTIONS = const(16)  # told per boot
+_MAX_HEARD = const(64)
 _DIGEST_HEIGHTS = const(16)
 
 
@@ -136,10 +140,11 @@ class Byzantine:
                 self.ballots[height] = Ballot(self, height, stored)
                 self.ballots[height].decided = height < self.register.next_height
         self._contradictions = 0
+        self._heard = 0
         self._digested = 0
         self._digest_ms = 0
         self.decided_ms = 0
-        node.emit(STANDING, (self.voting, self.register.next_height))
+        self._stood = False  # the event that says where this boot starts from comes after the boot event
 
     def digest(self):
         return self.register.digest()
@@ -231,6 +236,9 @@ class Byzantine:
             self.node.reply(client, request, schema.BUSY, None, 0)
 
     def on_tick(self):
+        if not self._stood:
+            self._stood = True
+            self.node.emit(STANDING, (self.voting, self.register.next_height))
         self.pool.on_tick()
         self.catchup.on_tick()
         if self.voting:
@@ -299,6 +307,11 @@ class Byzantine:
         self._contradictions += 1
         if self._contradictions <= _MAX_CONTRADICTIONS:
             self.node.emit(CONTRADICTION, (board, height, view, phase, first[:8], second[:8]))
+
+    def heard(self, board, height, view, phase, value_id):
+        self._heard += 1
+        if self._heard <= _MAX_HEARD:
+            self.node.emit(HEARD, (board, height, view, phase, value_id[:8]))
 
     def send_request(self, command):
         self.broadcast(REQUEST, command)

@@ -14,6 +14,7 @@ from ..history import Check, History, Verdict
 from ..store import RunFolder, load
 from . import (
     agreement,
+    byzantine,
     crashes,
     durability,
     faults,
@@ -38,6 +39,7 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     register.check,
     gossip.check,
     membership.check,
+    byzantine.check,
     liveness.check,
     majority.check,
     crashes.check,
@@ -55,6 +57,7 @@ NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
     gossip.check: frozenset({"gossip"}),
     membership.check: frozenset({"membership"}),
     majority.check: frozenset({"vote"}),
+    byzantine.check: frozenset({"byzantine"}),
 }
 
 

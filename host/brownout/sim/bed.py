@@ -11,7 +11,7 @@ from dataclasses import asdict
 from random import Random
 from typing import Any, Self
 
-from brownout_node.core import schema
+from brownout_node.core import adversary, schema
 
 from ..bed import READY_WITHIN_S, TRAP_ACTIONS, TRAP_POINTS
 from ..contracts import LinkCount, LinkRule, PowerState, RigError, Support
@@ -175,6 +175,11 @@ class SimBed:
 
     def wait_for_broker(self, *, answers: bool, within_s: float) -> bool:
         return self.world.network.answers == answers
+
+    def turn(self, board: str, behaviour: int, split: Sequence[str]) -> None:
+        bits = sum(1 << other.board for other in self.plan.boards if other.name in split)
+        self._requests += 1
+        self.world.control(board, self._requests, adversary.TURN, (behaviour, bits))
 
     def arm_trap(self, board: str, parameters: Mapping[str, Any]) -> None:
         point = TRAP_POINTS[parameters.get("point", "after persist")]
