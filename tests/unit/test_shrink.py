@@ -23,6 +23,7 @@ from brownout.sim.explicit import Recorded, explicit, message_faults, read_plan,
 from brownout.sim.network import Struck, Weather
 from brownout.sim.runs import simulate
 from brownout.sim.shrink import size
+from brownout.sim.smaller import unhurried
 from brownout.sim.swarm import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -192,6 +193,18 @@ def test_the_weather_notes_whom_it_met() -> None:
     assert {entry.kind for entry in simulated.struck} >= {"prevote", "precommit"}
     votes = [entry for entry in simulated.struck if entry.kind == "prevote"]
     assert all(entry.height and entry.nth >= 1 for entry in votes)
+
+
+@pytest.mark.parametrize("name", CAMPAIGNS)
+def test_an_unhurried_campaign_has_the_same_events_further_apart(name: str) -> None:
+    campaign = replace(load_campaign(name), nemesis=None)
+    slow = unhurried(campaign, 4.0)
+    assert [fault.kind for fault in slow.faults] == [fault.kind for fault in campaign.faults]
+    assert slow.duration_s == pytest.approx(4 * campaign.duration_s)
+    for before, after in zip(campaign.faults, slow.faults, strict=True):
+        assert after.at_s == pytest.approx(4 * before.at_s)
+        assert after.at_s + after.for_s <= slow.duration_s
+    assert plain(parse(campaign_text(slow, "slow"))) == plain(slow)
 
 
 # The whole way.

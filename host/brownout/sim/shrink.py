@@ -22,7 +22,7 @@ from ..workload import PlannedOperation
 from .ddmin import minimise
 from .explicit import Recorded, explicit, message_faults, read_plan
 from .runs import Simulated, simulate
-from .smaller import earlier, simpler, until, without
+from .smaller import earlier, simpler, unhurried, until, without
 
 SEEDS = 5  # a campaign is tried with
 ENOUGH = 0.8  # of them have to violate, where the run's own campaign does as well
@@ -31,6 +31,8 @@ SLOWER: tuple[dict[str, float], ...] = (
     {"latency": 3.0},
     {"boot_ms": 2.0, "work_ms": 2.0},
 )  # the rigs that seeds take turns on: factors
+UNHURRIED = (8.0, 4.0, 2.0)  # times as slow, at last: boards take longer for each step than the simulator's
+UNHURRIED_AT_MOST_S = 5.0
 NEAREST_CHECKS = ("crashes", "promises", "voting")  # what one board did wrong, before what came of it
 SHORT_CHECKS = ChecksSpec(1.0, 1.0, 0)
 FINISHED_CHECKS = ("liveness", "gossip", "membership", "durability", "linearizability")  # judged at the end of a run
@@ -219,6 +221,11 @@ class Shrinker:
                 self._progress(what, size(self.campaign))
                 step()
                 self.oracle.ask_more(self.campaign)
+        self._progress("unhurried", size(self.campaign))
+        for factor in UNHURRIED:
+            short = self.campaign.duration_s * factor <= UNHURRIED_AT_MOST_S
+            if short and self._take(unhurried(self.campaign, factor)):
+                break
 
     def _take(self, candidate: Campaign) -> bool:
         if candidate != self.campaign and self.oracle.violates(candidate):

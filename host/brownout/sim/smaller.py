@@ -1,4 +1,4 @@
-"""Campaigns made smaller in one respect: less time, an earlier beginning, a board less, a simpler fault.
+"""Campaigns made smaller in one respect: less time, an earlier beginning, a board less, a simpler fault; or unhurried.
 
 Pure. Must not judge whether the smaller one still does what the larger did.
 """
@@ -55,6 +55,18 @@ def earlier(campaign: Campaign, by_s: float) -> Campaign:
     return replace(
         campaign, duration_s=duration_s, faults=faults, workload=replace(campaign.workload, operations=operations)
     )
+
+
+def unhurried(campaign: Campaign, factor: float) -> Campaign:
+    """The same events, so many times as far from each other: slower boards than the simulator's keep up with them."""
+
+    def later(time_s: float) -> float:
+        return round(time_s * factor, 3)
+
+    faults = tuple(replace(fault, at_s=later(fault.at_s), for_s=later(fault.for_s)) for fault in campaign.faults)
+    operations = tuple(replace(entry, at_s=later(entry.at_s)) for entry in campaign.workload.operations)
+    workload = replace(campaign.workload, operations=operations)
+    return replace(campaign, duration_s=later(campaign.duration_s), faults=faults, workload=workload)
 
 
 def without(campaign: Campaign, number: int) -> Campaign | None:
