@@ -43,8 +43,8 @@ def schema_page() -> str:
     from brownout import protocols
     from brownout_node.core import schema
 
-    messages = [(number, code(name), code(fields)) for number, name, fields in protocols.MESSAGES]
-    events = [(number, code(name), code(fields)) for number, name, fields in protocols.EVENTS]
+    messages = [(number, code(name), code(fields)) for number, name, fields in protocols.MESSAGES.values()]
+    events = [(number, code(name), code(fields)) for number, name, fields in protocols.EVENTS.values()]
     options = [
         (code(name), *row.split(":"))
         for name, protocol in protocols.PROTOCOLS.items()
@@ -64,7 +64,7 @@ def schema_page() -> str:
             f"A protocol message is the CBOR array `{schema.HEADER}` followed by its fields, at most "
             f"{schema.MAX_MESSAGE} bytes. An event is the CBOR array `{schema.EVENT_HEADER}` followed by its fields.\n",
             "\n## Messages\n\n" + table(("id", "name", "fields"), messages),
-            "\n## Operations and statuses\n\n" + table(("id", "operation"), protocols.OPERATIONS),
+            "\n## Operations and statuses\n\n" + table(("id", "operation"), protocols.OPERATIONS.items()),
             "\n" + table(("id", "status of a reply"), schema.STATUSES),
             f"\nA batch, the value that is voted on, is `{schema.BATCH}`: (client, request, operation, key, value, "
             f"expected), at most {schema.MAX_BATCH_BYTES} bytes.\n",

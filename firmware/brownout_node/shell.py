@@ -14,6 +14,7 @@ from hashlib import sha256
 
 from .core import codec, schema
 from .core.node import Node
+from .core.options import Options
 from .core.step import step
 from .storage.journal import Journal
 from .telemetry import Telemetry
@@ -313,15 +314,12 @@ class Shell:
         self._port.release()
 
 
-class _Plain:
-    """The attributes of a Config without its code: checking is done once, and its 7 KB of heap serve something else."""
-
-
 def _checked(document):
+    # The attributes of a Config without its code: checking is done once, and its 7 KB of heap serve something else.
     from .core.config import Config
 
     checked = Config(document)
-    plain = _Plain()
+    plain = Options()
     for name in checked.__dict__:
         setattr(plain, name, getattr(checked, name))
     del sys.modules["brownout_node.core.config"]

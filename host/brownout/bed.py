@@ -114,10 +114,11 @@ class Hand:
         boards: Sequence[PlannedBoard],
         configuration: Callable[[PlannedBoard], dict[str, Any]],
         firmware: Path | None = None,
+        own: Mapping[str, str] | None = None,
     ) -> list[FlashTarget]:
-        """What the flasher is told of each board. firmware: a folder of firmware instead of ours."""
+        """What the flasher is told of each board. firmware: a folder, instead of ours. own: further protocols."""
         models = {name: load_model(name) for name in sorted({board.model for board in boards})}
-        built = {name: build(model, firmware) for name, model in models.items()}
+        built = {name: build(model, firmware, own) for name, model in models.items()}
         return [
             FlashTarget(
                 board=board.name,
@@ -175,6 +176,7 @@ class Bed(Hand):
 
     boards: the parts of the run. settings: what all boards' configurations hold. directory: the run's folder, for
     serial logs and the lab of a rig that is made for the run. firmware: a folder of firmware to flash instead of ours.
+    own: protocols that do not lie in it, file name -> text.
     """
 
     def __init__(
@@ -187,6 +189,7 @@ class Bed(Hand):
         seed: int,
         settings: Mapping[str, Any] | None = None,
         firmware: Path | None = None,
+        own: Mapping[str, str] | None = None,
         progress: Progress = quiet,
     ) -> None:
         super().__init__(rig)
@@ -196,6 +199,7 @@ class Bed(Hand):
         self.seed = seed
         self.settings = dict(settings or {})
         self.firmware = firmware
+        self.own = dict(own or {})
         self.progress = progress
         self.pace: Pace = WallPace()
         self.watch = Watch(self.pace)
@@ -245,11 +249,21 @@ class Bed(Hand):
             seed=self.seed,
             heap=self.rig.virtual.heap,
             real_timings=self.rig.virtual.real_timings,
+            protocols=self._own_files(),
         )
         lab = VirtualLab.start(self.directory / "lab", options)
         self._stack.callback(lab.close)
         self.progress("starting the lab", 1, 1)
         return lab
+
+    def _own_files(self) -> tuple[Path, ...]:
+        """The campaign's own protocols as files beside the run: the lab has to know their messages too."""
+        folder = self.directory / "own"
+        if self.own:
+            folder.mkdir()
+        for name, text in self.own.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        return tuple(folder / name for name in self.own)
 
     def roster(self) -> list[list[Any]]:
         return [[board.board, board.name, board.weight] for board in self.boards]
@@ -262,7 +276,7 @@ class Bed(Hand):
 
     def _flash(self) -> None:
         """Flash every board anew, with a fresh journal; it stays at its prompt."""
-        targets = self.targets(self.boards, self._configuration, self.firmware)
+        targets = self.targets(self.boards, self._configuration, self.firmware, self.own)
         results = flash(
             targets,
             genesis="always",

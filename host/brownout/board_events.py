@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import cbor2
@@ -33,15 +34,10 @@ class EventError(Exception):
         self.events = events
 
 
-def _rows() -> dict[int, tuple[str, tuple[tuple[str, str], ...]]]:
-    rows = {}
-    for number, name, spec in EVENTS:
-        columns = tuple((column.partition(":")[0], column.partition(":")[2]) for column in spec.split())
-        rows[number] = (name, columns)
-    return rows
-
-
-ROWS = _rows()
+@cache
+def _columns(spec: str) -> tuple[tuple[str, str], ...]:
+    """(name, type) of each field of a row."""
+    return tuple((column.partition(":")[0], column.partition(":")[2]) for column in spec.split())
 
 
 def _valid(kind: str, value: Any) -> bool:
@@ -64,10 +60,10 @@ def _decode_one(item: Any) -> tuple[int, int, int, int, str, dict[str, Any]]:
     boot, sequence, now_ms, stamp, number = item[:HEADER_FIELDS]
     if not all(_valid("u", value) for value in item[:HEADER_FIELDS]) or sequence < 1:
         raise ValueError("a header that is not of unsigned integers")
-    row = ROWS.get(number)
+    row = EVENTS.get(number)
     if row is None:
         raise ValueError(f"unknown event kind {number}")
-    name, columns = row
+    name, columns = row[1], _columns(row[2])
     if len(item) != HEADER_FIELDS + len(columns):
         raise ValueError(f"{name} with {len(item) - HEADER_FIELDS} fields; it has {len(columns)}")
     fields = {}

@@ -112,6 +112,7 @@ def open_bed(
         seed=plan.seed,
         settings=plan.configuration,
         firmware=firmware,
+        own={name: text for name, text in plan.sources.items() if name != plan.checker},
         progress=progress,
     )
 

@@ -20,7 +20,6 @@ from .document import REQUIRED, Table, nearest, shown
 from .fault_kinds import (
     HOST,
     KINDS,
-    MESSAGE_KINDS,
     MOMENTS,
     NEMESIS_KINDS,
     SELECTOR_WORDS,
@@ -118,6 +117,8 @@ class Campaign:
     faults: tuple[FaultSpec, ...]
     nemesis: NemesisSpec | None
     checks: ChecksSpec
+    checker: str | None = None  # the file of a check of its own
+    sources: Mapping[str, str] = field(default_factory=dict)  # its own protocols and checker: file name -> text
 
     @property
     def boards(self) -> int:
@@ -153,7 +154,11 @@ def parse_campaign(document: Table) -> Campaign:
     duration_s = head.seconds("duration_s", 0.5, LONGEST_S)
     voters = head.integer("voters", 1, 7, 5)
     learners = head.integer("learners", 0, 193, 0)
-    names = head.texts("protocols", protocols.DEFAULT, choices=tuple(protocols.PROTOCOLS))
+    names, sources = _protocols(head)
+    checks = document.table("checks", {})
+    checker = _own_file(checks, "file", checks.text("file", most=200)) if "file" in checks else None
+    if checker is not None:
+        sources |= dict([checker])
     return Campaign(
         name=head.word("name"),
         source=document.source,
@@ -168,8 +173,42 @@ def parse_campaign(document: Table) -> Campaign:
         workload=_workload(document.table("workload", {}), _operations(document, duration_s, names), names),
         faults=tuple(_fault(table, duration_s) for table in document.tables("fault")),
         nemesis=_nemesis(document.table("nemesis"), duration_s) if "nemesis" in document else None,
-        checks=_checks(document.table("checks", {})),
+        checks=_checks(checks),
+        checker=None if checker is None else checker[0],
+        sources=sources,
     )
+
+
+def _protocols(head: Table) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The names of the protocols, and the texts of those that are files beside the campaign."""
+    sources: dict[str, str] = {}
+    names = []
+    for name in head.texts("protocols", protocols.DEFAULT):
+        if name.endswith(".py"):
+            file, text = _own_file(head, "protocols", name)
+            sources[file] = text
+            names.append(protocols.add(file, text))
+        elif name in protocols.PROTOCOLS:
+            names.append(name)
+        else:
+            known = tuple(protocols.PROTOCOLS)
+            raise head.error(
+                "protocols",
+                f"unknown {shown(name)}{nearest(name, known)}",
+                f"{', '.join(known)}, or a file such as my.py",
+            )
+    return tuple(names), sources
+
+
+def _own_file(table: Table, key: str, name: str) -> tuple[str, str]:
+    """(file name, text) of a file that lies beside the campaign's."""
+    path = Path(table.source).parent / name
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        raise table.error(key, shown(name), "a file of Python, its name of letters, digits and _, such as my.py")
+    try:
+        return path.name, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise table.error(key, f"{path}: {error}", "a file that can be read") from None
 
 
 def _timing(table: Table) -> dict[str, int]:
@@ -332,7 +371,7 @@ def _parameter(table: Table, parameter: Parameter) -> Any:
     if parameter.type == "choice":
         return table.choice(name, parameter.choices, default)
     if parameter.type == "kinds":
-        return table.texts(name, default, choices=MESSAGE_KINDS)
+        return table.texts(name, default, choices=tuple(protocols.MESSAGE_IDS))
     return table.texts(name, default, what=f'a list of board names, or "{HOST}"')
 
 
@@ -346,7 +385,7 @@ def _nemesis(table: Table, duration_s: float) -> NemesisSpec:
 
 
 def _checks(table: Table) -> ChecksSpec:
-    table.only("progress_within_s", "converge_within_s", "operations_at_least")
+    table.only("progress_within_s", "converge_within_s", "operations_at_least", "file")
     return ChecksSpec(
         progress_within_s=table.seconds("progress_within_s", 0.1, 3600, ChecksSpec.progress_within_s),
         converge_within_s=table.seconds("converge_within_s", 0.1, 3600, ChecksSpec.converge_within_s),

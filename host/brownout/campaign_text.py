@@ -24,7 +24,7 @@ def campaign_text(campaign: Campaign, comment: str = "") -> str:
         "voters": campaign.voters,
         "learners": campaign.learners or None,
         "serial_only": campaign.serial_only or None,
-        "protocols": None if campaign.protocols == DEFAULT else campaign.protocols,
+        "protocols": None if campaign.protocols == DEFAULT else [_own(campaign, name) for name in campaign.protocols],
     }
     parts = ["".join(f"# {line}\n" for line in comment.splitlines()), _table("[campaign]", head)]
     if campaign.timing:
@@ -36,8 +36,13 @@ def campaign_text(campaign: Campaign, comment: str = "") -> str:
     if campaign.nemesis is not None:
         nemesis = campaign.nemesis
         parts.append(_table("[nemesis]", {"kinds": nemesis.kinds, "every_s": nemesis.every_s, "for_s": nemesis.for_s}))
-    parts.append(_table("[checks]", vars(campaign.checks)))
+    parts.append(_table("[checks]", {**vars(campaign.checks), "file": campaign.checker}))
     return "\n".join(part for part in parts if part)
+
+
+def _own(campaign: Campaign, name: str) -> str:
+    """A protocol as a campaign names it: its file, where it is not one of the firmware's."""
+    return f"{name}.py" if f"{name}.py" in campaign.sources else name
 
 
 def _table(head: str, rows: Mapping[str, Any]) -> str:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .protocols import MESSAGES
-
 MOMENTS = ("proposal in flight",)  # what `when` may name; watch.py knows how to wait for each
 SELECTOR_WORDS = ("one", "minority", "majority", "all", "proposer", "voters", "learners", "serial", "malicious")
 SELECTORS = (
     ", ".join(SELECTOR_WORDS) + ', random:K (K boards drawn by the seed), or a list of board names such as ["b1"]'
 )
-MESSAGE_KINDS = tuple(name for _number, name, _fields in MESSAGES)
 SHAPES = ("halves", "majority-minority", "ring", "bridge")
 TRAP_POINTS = ("after persist", "after send")
 TRAP_ACTIONS = ("halt", "power off")

@@ -17,7 +17,7 @@ from .campaign_file import Campaign, FaultSpec, NemesisSpec, Selector
 from .contracts import LinkRule, Support, UsageError
 from .document import nearest
 from .fault_kinds import HOST, KINDS, MALICE, SHAPES, TRAP_POINTS
-from .protocols import configuration
+from .protocols import add, configuration
 from .rig import PlannedBoard, Rig, choose_boards
 
 PROPOSER = "proposer"
@@ -61,6 +61,8 @@ class Plan:
     workload: Mapping[str, Any]
     checks: Mapping[str, Any]
     faults: tuple[PlannedFault, ...]
+    checker: str | None = None  # the file of a check of its own
+    sources: Mapping[str, str] = field(default_factory=dict)  # of its own protocols and checker: file name -> text
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -81,6 +83,8 @@ class Plan:
             "workload": _as_plain(self.workload),
             "checks": _as_plain(self.checks),
             "faults": [fault.to_document() for fault in self.faults],
+            "checker": self.checker,
+            "sources": _as_plain(self.sources),
         }
 
 
@@ -96,6 +100,7 @@ def _as_plain(value: Any) -> Any:
 def plan(campaign: Campaign, rig: Rig, seed: int) -> Plan:
     """Plan the campaign on that rig. UsageError names what the rig lacks, or what is wrong in the campaign."""
     check_support(campaign, rig)
+    load_own(campaign.checker, campaign.sources)
     boards = choose_boards(rig, campaign.name, campaign.voters, campaign.learners, campaign.serial_only)
     random = Random(f"{campaign.name}:{seed}")
     planner = Planner(campaign, boards, random)
@@ -120,7 +125,16 @@ def plan(campaign: Campaign, rig: Rig, seed: int) -> Plan:
         workload=asdict(campaign.workload),
         checks=asdict(campaign.checks),
         faults=faults,
+        checker=campaign.checker,
+        sources=campaign.sources,
     )
+
+
+def load_own(checker: str | None, sources: Mapping[str, str]) -> None:
+    """Make a campaign's own protocols known to this process, which may not be the one that read the campaign."""
+    for file, text in sources.items():
+        if file != checker:
+            add(file, text)
 
 
 def check_support(campaign: Campaign, rig: Rig) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,17 +57,20 @@ class Firmware:
         return digest.hexdigest()[:16]
 
 
-def build(model: Model, source: Path | None = None) -> Firmware:
-    """Build for boards of that model. source: a folder laid out like `firmware/`, instead of the one that ships."""
+def build(model: Model, source: Path | None = None, own: Mapping[str, str] | None = None) -> Firmware:
+    """Build for boards of that model. source: a folder laid out like `firmware/`, instead of the one that ships.
+
+    own: protocols that do not lie in it, file name -> text.
+    """
     package = resources.firmware_package() if source is None else source / "brownout_node"
     entry = resources.firmware_directory() if source is None else source
     compiler = compiler_version()
-    modules = list(_modules(package, model))
+    modules = [(_name(package, path), path, _read(path)) for path in _modules(package, model)]
+    modules += [(f"{package.name}/core/{name}", Path(name), text.encode()) for name, text in (own or {}).items()]
     with ThreadPoolExecutor(WORKERS) as pool:
-        compiled = list(pool.map(lambda path: _compile(path, _name(package, path), model, compiler), modules))
+        compiled = list(pool.map(lambda each: _compile(each[0], each[1], each[2], model, compiler), modules))
     files = [
-        _file(_name(package, path).removesuffix(".py") + ".mpy", data)
-        for path, data in zip(modules, compiled, strict=True)
+        _file(name.removesuffix(".py") + ".mpy", data) for (name, _, _), data in zip(modules, compiled, strict=True)
     ]
     files += [_file(name, _read(entry / name)) for name in ENTRY]
     return Firmware(tuple(sorted(files, key=lambda file: file.path)), compiler)
@@ -115,8 +118,7 @@ def _cache() -> Path:
     return Path(base) / "brownout" / "mpy"
 
 
-def _compile(path: Path, name: str, model: Model, compiler: str) -> bytes:
-    source = _read(path)
+def _compile(name: str, path: Path, source: bytes, model: Model, compiler: str) -> bytes:
     flags = (*FLAGS, *((f"-march={model.architecture}",) if model.architecture else ()))
     key = hashlib.sha256("\0".join((compiler, name, *flags, "")).encode() + source).hexdigest()
     cached = _cache() / f"{key}.mpy"

@@ -16,16 +16,14 @@ from typing import Any
 import cbor2
 
 from .contracts import LinkRule
-from .protocols import MESSAGES
+from .protocols import MESSAGE_IDS, MESSAGES
 
 HOST = "host"
 REST = "*"
 ACTIONS = ("drop", "hold", "duplicate", "delay", "loss", "bandwidth", "stall", "reset")
 CONNECTION_ACTIONS = ("stall", "reset")  # done to connections, not to messages
 NEEDS_AMOUNT = ("delay", "loss", "bandwidth")
-KIND_IDS: dict[str, int] = {name: number for number, name, _fields in MESSAGES}
-# Kinds whose first field says which height they are about.
-HEIGHT_KINDS = frozenset(n for n, _name, spec in MESSAGES if spec.startswith(("height:", "first:")))
+HEIGHT_FIELDS = ("height:", "first:")  # as a first field: the height that a message is about
 KIND_AT = 5  # element of the message's array; its fields follow
 
 
@@ -82,8 +80,8 @@ def parse_rule(document: Mapping[str, Any], boards: Iterable[str]) -> LinkRule:
         if name not in endpoints:
             raise ValueError(f"{where}: unknown board {name!r}; allowed: {', '.join(sorted(endpoints))}")
     for kind in rule.kinds:
-        if kind not in KIND_IDS:
-            raise ValueError(f"{where}: unknown kind {kind!r}; allowed: {', '.join(sorted(KIND_IDS))}")
+        if kind not in MESSAGE_IDS:
+            raise ValueError(f"{where}: unknown kind {kind!r}; allowed: {', '.join(sorted(MESSAGE_IDS))}")
     if rule.action in NEEDS_AMOUNT and (rule.amount is None or rule.amount < 0):
         raise ValueError(f"{where}: {rule.action} needs an amount of 0 or more")
     if rule.action == "bandwidth" and not rule.amount:
@@ -134,7 +132,7 @@ class RuleBook:
     def apply(self, rules: Iterable[LinkRule]) -> None:
         """Set rules; one with a known id takes the old one's place and counts from zero."""
         for rule in rules:
-            active = ActiveRule(rule, frozenset(KIND_IDS[kind] for kind in rule.kinds))
+            active = ActiveRule(rule, frozenset(MESSAGE_IDS[kind] for kind in rule.kinds))
             for source, target in self._pairs(rule):
                 state = PairState()
                 if rule.action == "loss":
@@ -268,5 +266,7 @@ def read_header(payload: bytes) -> tuple[int, int | None]:
     if not isinstance(message, list) or len(message) <= KIND_AT or not isinstance(message[KIND_AT], int):
         return 0, None
     kind = message[KIND_AT]
-    has_height = kind in HEIGHT_KINDS and len(message) > KIND_AT + 1 and isinstance(message[KIND_AT + 1], int)
+    row = MESSAGES.get(kind)
+    about_one = row is not None and row[2].startswith(HEIGHT_FIELDS)
+    has_height = about_one and len(message) > KIND_AT + 1 and isinstance(message[KIND_AT + 1], int)
     return kind, message[KIND_AT + 1] if has_height else None

@@ -13,7 +13,7 @@ from .history import BoardEvent
 from .pace import Pace
 
 PROPOSAL_IN_FLIGHT = "proposal in flight"
-CONVERGENT = ("gossip", "mirror")
+CONVERGENT = ("gossip", "mirror", "sampling")
 MOMENTS = (PROPOSAL_IN_FLIGHT,)
 
 

@@ -29,14 +29,13 @@ from .mqtt_connection import Connect, Connection
 from .operations import LOG_OPERATIONS, Turn, closing_reads, default_mix, row_of
 from .pace import Inbox, Pace, Task, WallPace
 from .protocols import DEFAULT as DEFAULT_PROTOCOLS
-from .protocols import OPERATIONS
+from .protocols import OPERATION_IDS
 
 TRY_S = 1.5  # how long one board has before another is asked
 FINAL_READ_S = 10.0
 FINAL_PAUSE_S = 0.05
 IDLE_S = 0.5  # between looks where nothing is due
 GOSSIP_KEYS = 8
-OPERATION_IDS = {name: number for number, name in OPERATIONS}
 STATUS_NAMES = dict(schema.STATUSES)
 # Answers of the only board that was asked: nothing happened. After an earlier try elsewhere they do not say so.
 REFUSALS = ("busy", "expired", "refused")

@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from brownout import protocols
+
 from . import directory
 from .daemon import Settings, serve
 from .flash_image import BLOCK_BYTES, Geometry
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--erase", action="store_true", help="start with empty flash, whatever an earlier lab left")
     up.add_argument("--broker", choices=("mosquitto", "iotcore"), help="instead of whichever is installed")
     up.add_argument("--local-gateway", action="store_true", help="do not run an sshd")
+    up.add_argument("--protocol", type=Path, action="append", default=[], help="a file of a protocol of one's own")
     up.add_argument("--foreground", action="store_true", help="do not return before the lab ends")
     up.add_argument("--owner-fd", type=_descriptor, help="in front, until this descriptor's other end closes")
     actions.add_parser("down", help="end a lab")
@@ -104,6 +107,8 @@ def _settings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         parser.error(f"--serial-only: not among --boards: {', '.join(sorted(unknown))}" if unknown else "no boards")
     if not re.fullmatch(r"[^/+#\s]{1,32}", arguments.bed):
         parser.error("--bed: at most 32 characters without /, +, # and spaces")
+    for file in arguments.protocol:
+        protocols.add(file.name, file.read_text(encoding="utf-8"))
     return Settings(
         directory=arguments.directory.absolute(),
         boards=arguments.boards,

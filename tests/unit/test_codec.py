@@ -60,10 +60,10 @@ def of_spec(spec: str) -> st.SearchStrategy[tuple[object, ...]]:
 
 
 HEADER = st.tuples(UNSIGNED, UNSIGNED, UNSIGNED, UNSIGNED)
-ROWS = [pytest.param(row, id=row[1]) for row in protocols.MESSAGES]
-EVENT_ROWS = [pytest.param(row, id=row[1]) for row in protocols.EVENTS]
+ROWS = [pytest.param(row, id=row[1]) for row in protocols.MESSAGES.values()]
+EVENT_ROWS = [pytest.param(row, id=row[1]) for row in protocols.EVENTS.values()]
 ANY_MESSAGE = st.one_of(
-    [st.tuples(HEADER, st.just(row[0]), of_spec(_bare(row[2]))) for row in protocols.MESSAGES],
+    [st.tuples(HEADER, st.just(row[0]), of_spec(_bare(row[2]))) for row in protocols.MESSAGES.values()],
 )
 
 

@@ -23,7 +23,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 INTERPRETERS = ("python", "micropython")
 # Written in pieces, so that this file does not hold what it looks for.
 UNWANTED = re.compile(
-    "|".join(("pypi" + r"\.org/simple", "index" + "-url", re.escape(f"{ROOT.parent}/"), re.escape(f"{Path.home()}/")))
+    "|".join(("pypi" + r"\.org/simple", "index" + "-url", re.escape(f"{ROOT}/"), re.escape(f"{Path.home()}/")))
 )
 TEXT = {".cfg", ".html", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".yml", ""}
 NOT_OURS = {".git", ".venv", "runs", "build", "dist", "__pycache__"}

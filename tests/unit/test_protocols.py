@@ -17,12 +17,12 @@ from brownout.faults import plan
 from brownout.operations import closing_reads, default_mix, in_mixes, of_clients
 from brownout.rig import load_rig
 from brownout.sim.explicit import read_plan
+from brownout.skeleton import new_protocol
 from brownout_node.core.config import Config
 from brownout_node.core.errors import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 BOARD = {"cluster": 1, "board": 1, "bed": "bed", "seed": 0, "roster": [[1, "b1", 1], [2, "b2", 1]]}
 
 COUNTER = '''
@@ -74,7 +74,7 @@ CAMPAIGN = """
 name = "own"
 duration_s = 4.0
 voters = 3
-protocols = ["membership", "counter"]
+protocols = ["membership", "counter.py"]
 
 [protocol.counter]
 step = 7
@@ -87,40 +87,28 @@ for_s = 1.0
 """
 
 
-def campaign(text: str):  # noqa: ANN201
-    return parse_campaign(Table(parse_document(text.encode(), "own.toml"), "own.toml"))
+def campaign(text: str, source: str = "own.toml"):  # noqa: ANN201
+    return parse_campaign(Table(parse_document(text.encode(), source), source))
 
 
-@pytest.fixture(scope="module")
-def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A firmware with a protocol of one's own."""
-    folder = tmp_path_factory.mktemp("firmware")
-    source = ROOT / "firmware" / "brownout_node"
-    for path in source.rglob("*.py"):
-        target = folder / "brownout_node" / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    (folder / "brownout_node" / "core" / "counter.py").write_text(COUNTER)
-    return folder
-
-
-def brownout(firmware: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PYTHONPATH": str(firmware), "PATH": "/usr/bin:/bin"}
+def brownout(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own: what it loads stays there."""
     command = [sys.executable, "-c", "import sys; from brownout.cli import main; sys.exit(main())", *words]
-    return subprocess.run(command, cwd=firmware, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
-def test_a_protocol_of_ones_own_runs_in_a_campaign(firmware: Path) -> None:
-    (firmware / "own.toml").write_text(CAMPAIGN)
-    ended = brownout(firmware, "run", "own.toml", "--rig", "sim", "--seed", "1", "--json")
+def test_a_file_beside_the_campaign_is_a_protocol(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(CAMPAIGN)
+    (tmp_path / "counter.py").write_text(COUNTER)
+    ended = brownout(tmp_path, "run", "own.toml", "--rig", "sim", "--seed", "1", "--json")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     verdict = json.loads(ended.stdout)
     assert verdict["verdict"] == "valid"
     names = [entry["name"] for entry in verdict["checks"]]
     assert "liveness" in names and "membership" in names
     assert not {"agreement", "linearizability", "gossip"} & set(names), "nothing is said of what was not loaded"
-    (folder,) = (firmware / "runs").iterdir()
-    counted, asked = told(firmware, folder)
+    (folder,) = (tmp_path / "runs").iterdir()
+    counted, asked = told(folder)
     assert set(asked) == {"bump"} and len(asked) > 20
     assert len(counted) > 20
     assert all(step == 7 and count % 7 == 0 for count, step in counted)
@@ -135,28 +123,37 @@ print(json.dumps([counted, [operation.operation for operation in history.operati
 """
 
 
-def told(firmware: Path, folder: Path) -> list[list]:
-    """What the boards counted, and what clients asked, as a process that knows the protocol reads it."""
+def told(folder: Path) -> list[list]:
+    """What the boards counted, and what clients asked, as another process reads it from the folder alone."""
     command = [sys.executable, "-c", RECORD, str(folder)]
-    environment = {"PYTHONPATH": str(firmware)}
-    return json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("text", "message"),
     [
-        ("MESSAGES = ((32, 'mine', 'count:u'),)", "core/counter.py: MESSAGES: 32 is taken by schema.py"),
-        ("EVENTS = ((230, 'boot', 'count:u'),)", "core/counter.py: EVENTS: 'boot' is taken by schema.py"),
-        ("OPERATIONS = ((1, 'bump'),)", "core/counter.py: OPERATIONS: 1 is taken by schema.py"),
+        ("MESSAGES = ((32, 'mine', 'count:u'),)", "rows.py: MESSAGES: 32 is taken by schema.py; take another"),
+        ("EVENTS = ((230, 'boot', 'count:u'),)", "rows.py: EVENTS: 'boot' is taken by schema.py"),
+        ("OPERATIONS = ((1, 'bump'),)", "rows.py: OPERATIONS: 1 is taken by schema.py"),
+        ("Rows.operations = (251,)", "rows.py: operation 251 has no row"),
+        ("del PROTOCOL", "rows.py: not a protocol; it has to name its class PROTOCOL"),
+        ("class :", "rows.py:6: invalid syntax"),
+        ("1 / 0", "rows.py:6: ZeroDivisionError"),
     ],
 )
-def test_a_number_or_a_name_that_is_taken_is_refused(rows: str, message: str, firmware: Path, tmp_path: Path) -> None:
-    target = tmp_path / "brownout_node"
-    subprocess.run(["cp", "-r", str(firmware / "brownout_node"), str(target)], check=True)
-    (target / "core" / "counter.py").write_text(f"{rows}\nclass Counter:\n    operations = ()\n\nPROTOCOL = Counter\n")
-    ended = brownout(tmp_path, "run", "demo", "--rig", "sim")
-    assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert message in ended.stderr and "Traceback" not in ended.stderr
+def test_a_file_that_is_no_protocol_is_named_with_its_line(text: str, message: str) -> None:
+    known = dict(protocols.PROTOCOLS), dict(protocols.MESSAGES), dict(protocols.EVENTS), dict(protocols.OPERATIONS)
+    source = f"class Rows:\n    operations = ()\n\n\nPROTOCOL = Rows\n{text}\n"
+    with pytest.raises(UsageError) as refused:
+        protocols.add("rows.py", source)
+    assert message in str(refused.value)
+    assert known == (protocols.PROTOCOLS, protocols.MESSAGES, protocols.EVENTS, protocols.OPERATIONS)
+
+
+def test_the_firmwares_own_names_are_taken() -> None:
+    for name in ("vote", "codec"):
+        with pytest.raises(UsageError, match=f"{name}.py: there is a protocol or a file {name} already"):
+            protocols.add(f"{name}.py", "")
 
 
 def test_options_are_checked_alike_on_board_and_host() -> None:
@@ -208,7 +205,10 @@ def test_protocols_without_keys_get_none() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('protocols = ["vote", "vode"]', "campaign.protocols[1]: unknown 'vode' (did you mean 'vote'?)"),
+        ('protocols = ["vote", "vode"]', "campaign.protocols: unknown 'vode' (did you mean 'vote'?)"),
+        ('protocols = ["not-there.py"]', "campaign.protocols: 'not-there.py'; allowed: a file of Python"),
+        ('protocols = ["absent.py"]', "campaign.protocols: absent.py: [Errno 2]"),
+        ('[checks]\nfile = "absent.py"', "checks.file: absent.py: [Errno 2]"),
         ("protocols = []", "campaign.protocols: the list is empty"),
         ('protocols = ["vote"]\n[protocol.gossip]\nx = 1', "protocol.gossip: unknown key"),
         ('protocols = ["vote"]\n[protocol.vote]\nspeed = 1', "own.toml: protocol.vote: 'speed'; allowed:"),
@@ -232,7 +232,7 @@ def test_operations_follow_from_the_protocols() -> None:
 
 
 def test_a_campaign_and_a_plan_keep_their_protocols() -> None:
-    text = CAMPAIGN.replace('"counter"', '"vote"').replace("[protocol.counter]\nstep = 7\n", "")
+    text = CAMPAIGN.replace('"counter.py"', '"vote"').replace("[protocol.counter]\nstep = 7\n", "")
     read = campaign(text)
     assert read.protocols == ("membership", "vote")
     assert read.workload.rumours_per_s == 0, "nobody takes rumours"
@@ -240,3 +240,62 @@ def test_a_campaign_and_a_plan_keep_their_protocols() -> None:
     planned = plan(read, load_rig("sim"), 1)
     assert planned.configuration["protocols"] == ["membership", "vote"]
     assert read_plan(json.loads(json.dumps(planned.to_document()))).protocols == planned.protocols
+
+
+def test_a_new_protocol_runs_at_once_and_its_check_can_fail(tmp_path: Path) -> None:
+    folder = tmp_path / "last_word"
+    begun = brownout(tmp_path, "new", "protocol", "last_word")
+    assert begun.returncode == 0, begun.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "check_last_word.py",
+        "last_word.py",
+        "last_word.toml",
+        "test_last_word.py",
+    ]
+    run = ("run", "last_word/last_word.toml", "--rig", "sim", "--seed", "1")
+    assert brownout(tmp_path, *run).returncode == 0
+    explored = brownout(tmp_path, "explore", "last_word/last_word.toml", "--seeds", "1..6", "--jobs", "2")
+    assert explored.returncode == 0, explored.stdout + explored.stderr
+
+    source = (folder / "last_word.py").read_text()
+    (folder / "last_word.py").write_text(source.replace("            self._keep(fields)", "            pass"))
+    ended = brownout(tmp_path, *run, "--json")
+    assert ended.returncode == 1, "a board that ignores what it is told"
+    verdicts = {entry["name"]: entry["verdict"] for entry in json.loads(ended.stdout)["checks"]}
+    assert verdicts["last_word"] == "invalid"
+    newest = max((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
+    assert brownout(tmp_path, "check", str(newest)).returncode == 1, "the folder holds what judges it"
+    shrunk = brownout(tmp_path, "shrink", str(newest), "--check", "last_word", "--out", "least.toml")
+    assert shrunk.returncode == 1, shrunk.stdout + shrunk.stderr
+    assert brownout(tmp_path, "run", "least.toml", "--rig", "sim").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ("x = 1", "check.py: not a check; it has to define check(run)"),
+        ("def check(run):\n    return run.nothing", "check.py:2: AttributeError"),
+        ("def check(run):\n    return True", "check.py: check(run) returned bool"),
+    ],
+)
+def test_a_check_that_fails_is_named_with_its_line(check: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "check.py").write_text(check)
+    (tmp_path / "own.toml").write_text(
+        '[campaign]\nname = "own"\nduration_s = 1.0\nvoters = 3\n[checks]\nfile = "check.py"\n'
+    )
+    ended = brownout(tmp_path, "run", "own.toml", "--rig", "sim", "--seed", "1")
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert message in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["Tally", "9lives", "a-b", "", "x" * 17, "vote", "é"])
+def test_a_name_that_is_none_of_a_protocol(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="allowed"):
+        new_protocol(name, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_there_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is there already"):
+        new_protocol("tally", tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,7 @@ def test_every_row_of_the_schema_is_on_its_page(reference: ModuleType, root: Pat
     from brownout import protocols
 
     page = (root / "docs" / "reference" / "schema.md").read_text(encoding="utf-8")
-    for number, name, fields in (*protocols.MESSAGES, *protocols.EVENTS):
+    for number, name, fields in (*protocols.MESSAGES.values(), *protocols.EVENTS.values()):
         assert f"| {number} | `{name}` | `{fields}`".replace("|", "|") in page
 
 

@@ -14,7 +14,7 @@ This file must not read files or act on anything.
 
 from binascii import unhexlify
 
-from .errors import ConfigError
+from .options import Options, fail, number, numbers
 from .schema import FIRST_CLIENT
 
 # key:default:least:most, no default where required. One text, since tuples of numbers would cost twice the heap.
@@ -34,60 +34,42 @@ _RESERVED = "all voters host"  # names of addresses in topics and on cables
 _MOST_BOARDS = 200
 
 
-def _fail(key, value, allowed):
-    raise ConfigError("%s: %s; allowed: %s" % (key, repr(value)[:60], allowed))
-
-
-def _number(key, value, least, most):
-    if type(value) is not int or not least <= value <= most:
-        _fail(key, value, "integer, %d to %d" % (least, most))
-    return value
-
-
 def _text(key, value, most=128):
     if not isinstance(value, str) or not 0 < len(value.encode()) <= most:
-        _fail(key, value, "text, 1 to %d bytes" % most)
+        fail(key, value, "text, 1 to %d bytes" % most)
     return value
 
 
 def _word(key, value, allowed=_WORD):
     for character in _text(key, value, 32):
         if character not in allowed:
-            _fail(key, value, "any of " + allowed)
+            fail(key, value, "any of " + allowed)
     return value
 
 
 def _choice(key, value, choices):
     if value not in choices:
-        _fail(key, value, " | ".join(choices))
+        fail(key, value, " | ".join(choices))
     return value
 
 
 def _rows(key, value, most):
     if not isinstance(value, (list, tuple)) or not 0 < len(value) <= most:
-        _fail(key, value, "list of 1 to %d" % most)
+        fail(key, value, "list of 1 to %d" % most)
     return value
 
 
 def _table(key, value, required, optional):
     if not isinstance(value, dict):
-        _fail(key, value, "table")
+        fail(key, value, "table")
     allowed = (required + " " + optional).split()
     for name in value:
         if name not in allowed:
-            _fail(key, name, " ".join(allowed))
+            fail(key, name, " ".join(allowed))
     for name in required.split():
         if name not in value:
-            _fail(key, name + " is missing", " ".join(allowed))
+            fail(key, name + " is missing", " ".join(allowed))
     return value
-
-
-def _numbers(place, rows, table):
-    # (key, checked value or default) for each row.
-    return [
-        (key, _number(place + key, table[key] if key in table else int(default), int(least), int(most)))
-        for key, default, least, most in rows
-    ]
 
 
 def _secret(text):
@@ -96,7 +78,7 @@ def _secret(text):
     except (ValueError, TypeError):
         key = b""
     if len(key) != 32:
-        _fail("keys", "a key", "64 hexadecimal digits")  # never the key itself
+        fail("keys", "a key", "64 hexadecimal digits")  # never the key itself
     return key
 
 
@@ -106,45 +88,38 @@ def _texts(key, table, required, optional):
     return table
 
 
-class Config:
+class Config(Options):
     """The checked configuration, as attributes. `roster` and `voters` are sorted by board."""
 
     def __init__(self, document):
-        numbers = [row.split(":") for row in _NUMBERS.split()]
-        optional = " ".join([row[0] for row in numbers])
+        optional = " ".join([row.split(":")[0] for row in _NUMBERS.split()])
         _table(
             "config",
             document,
             "cluster board seed bed roster",
             optional + " name protocols options keys mesh telemetry mqtt wifi",
         )
-        for key, value in _numbers("", numbers, document):
+        for key, value in numbers("", _NUMBERS, document):
             setattr(self, key, value)
         if self.probe_timeout_ms >= self.probe_period_ms:
-            _fail("probe_timeout_ms", self.probe_timeout_ms, "less than probe_period_ms")
+            fail("probe_timeout_ms", self.probe_timeout_ms, "less than probe_period_ms")
         self.bed = _word("bed", document["bed"], _WORD + "/")
         self._set_roster(document["roster"])
         self.name = self.names.get(self.board)
         if self.name is None:
-            _fail("board", self.board, "a board of the roster")
+            fail("board", self.board, "a board of the roster")
         _choice("name", document.get("name", self.name), (self.name,))
         self.protocols = tuple(_rows("protocols", document.get("protocols", ("membership", "gossip", "vote")), 8))
         for name in self.protocols:
             if self.protocols.count(_word("protocols", name)) > 1:
-                _fail("protocols", name, "each once")
-        self._options = _table("options", document.get("options", {}), "", " ".join(self.protocols))
+                fail("protocols", name, "each once")
+        self.options = _table("options", document.get("options", {}), "", " ".join(self.protocols))
         self.keys = {}  # board -> what this board and that one alone know, to sign messages with
         for row in _rows("keys", document["keys"], _MOST_BOARDS) if "keys" in document else ():
             if len(_rows("keys", row, 2)) != 2:
-                _fail("keys", "a row", "[board, 64 hexadecimal digits]")
-            self.keys[_number("keys", row[0], 1, FIRST_CLIENT - 1)] = _secret(row[1])
+                fail("keys", "a row", "[board, 64 hexadecimal digits]")
+            self.keys[number("keys", row[0], 1, FIRST_CLIENT - 1)] = _secret(row[1])
         self._set_transports(document)
-
-    def options_of(self, name, options):
-        """The options of protocol `name` as a dict; `options` is its module's OPTIONS, rows as in _NUMBERS."""
-        rows = [row.split(":") for row in options.split()]
-        table = _table("options." + name, self._options.get(name, {}), "", " ".join([row[0] for row in rows]))
-        return dict(_numbers("options." + name + ".", rows, table))
 
     def _set_roster(self, rows):
         roster = []
@@ -152,19 +127,19 @@ class Config:
         self.boards = {}  # name -> board
         for row in _rows("roster", rows, _MOST_BOARDS):
             if len(_rows("roster", row, 3)) != 3:
-                _fail("roster", row, "[board, name, weight]")
-            board = _number("roster board", row[0], 1, FIRST_CLIENT - 1)
+                fail("roster", row, "[board, name, weight]")
+            board = number("roster board", row[0], 1, FIRST_CLIENT - 1)
             name = _word("roster name", row[1])
             if name in self.boards or board in self.names or name in _RESERVED.split():
-                _fail("roster", row, "each board and name once; no " + _RESERVED)
+                fail("roster", row, "each board and name once; no " + _RESERVED)
             self.names[board] = name
             self.boards[name] = board
-            roster.append((board, name, _number("roster weight", row[2], 0, 1000)))
+            roster.append((board, name, number("roster weight", row[2], 0, 1000)))
         roster.sort()
         self.roster = tuple(roster)
         self.voters = tuple([(board, weight) for board, _name, weight in roster if weight])
         self.total_weight = sum([weight for _board, weight in self.voters])
-        _number("roster: sum of weights", self.total_weight, 1, 1000000)
+        number("roster: sum of weights", self.total_weight, 1, 1000000)
         self.is_voter = self.board in [board for board, _weight in self.voters]
 
     def _set_transports(self, document):
@@ -185,9 +160,9 @@ class Config:
         password = table.get("password")
         return {
             "host": _text("mqtt.host", table["host"]),
-            "port": _number("mqtt.port", table.get("port", 1883 if tls is None else 8883), 1, 65535),
+            "port": number("mqtt.port", table.get("port", 1883 if tls is None else 8883), 1, 65535),
             "user": _text("mqtt.user", table.get("user", self.name)),
             "password": None if password is None else _text("mqtt.password", password),
-            "keep_alive_s": _number("mqtt.keep_alive_s", table.get("keep_alive_s", 10), 1, 3600),
+            "keep_alive_s": number("mqtt.keep_alive_s", table.get("keep_alive_s", 10), 1, 3600),
             "tls": tls,
         }

@@ -22,11 +22,15 @@ from . import (
     liveness,
     majority,
     membership,
+    mirror,
+    own,
     promises,
     register,
+    sampling,
     telemetry,
     validity,
     voting,
+    work,
 )
 from .run import Run
 
@@ -40,6 +44,9 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     gossip.check,
     membership.check,
     byzantine.check,
+    mirror.check,
+    work.check,
+    sampling.check,
     liveness.check,
     majority.check,
     crashes.check,
@@ -58,6 +65,10 @@ NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
     membership.check: frozenset({"membership"}),
     majority.check: frozenset({"vote"}),
     byzantine.check: frozenset({"byzantine"}),
+    mirror.check: frozenset({"mirror"}),
+    work.check: frozenset({"work"}),
+    sampling.check: frozenset({"sampling"}),
+    byzantine.check: frozenset({"byzantine"}),
 }
 
 
@@ -71,6 +82,9 @@ def judge(history: History) -> dict[str, Any]:
     """The document of verdict.json."""
     run = Run(history)
     checks = [check(run) for check in checks_of(run.protocols)]
+    file = history.plan.get("checker")
+    if file is not None:
+        checks.append(own.check(run, file, history.plan["sources"][file]))
     manifest = history.manifest
     document: dict[str, Any] = {
         "verdict": str(overall(checks)),

@@ -10,8 +10,9 @@ from collections import defaultdict
 from typing import Any
 
 from ..history import BoardEvent, Check
+from ..protocols import OPERATIONS
 from .evidence import Findings, step
-from .run import OPERATION_NAMES, Boot, Run
+from .run import Boot, Run
 
 
 def check(run: Run) -> Check:
@@ -59,7 +60,7 @@ def _states(run: Run, findings: Findings) -> None:
 def _content(event: BoardEvent) -> tuple[Any, ...]:
     fields = event.fields
     names = ("client", "request", "key", "value", "expected", "status", "result")
-    return (OPERATION_NAMES.get(fields["operation"], fields["operation"]), *(fields[name] for name in names))
+    return (OPERATIONS.get(fields["operation"], fields["operation"]), *(fields[name] for name in names))
 
 
 def _commands(run: Run, findings: Findings) -> None:

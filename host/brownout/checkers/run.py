@@ -15,10 +15,9 @@ from typing import Any
 from brownout_node.core import schema
 
 from ..history import BoardEvent, FaultRecord, FaultStage, History, Operation, Outcome
-from ..protocols import DEFAULT, OPERATIONS
+from ..protocols import DEFAULT
 from ..store import SAME_COUNT, UNCOUNTED_BOOTS_FROM
 
-OPERATION_NAMES: Mapping[Any, str] = {**dict(OPERATIONS), **{name: name for _, name in OPERATIONS}}
 STATUS_NAMES: Mapping[Any, str] = {**dict(schema.STATUSES), **{name: name for _, name in schema.STATUSES}}
 LOG_OPERATIONS = ("put", "get", "cas")
 GOSSIP_WRITES = ("write", "delete")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..history import BoardEvent, Check, Operation, Outcome
+from ..protocols import OPERATIONS
 from .evidence import Findings, operation, step
-from .run import OPERATION_NAMES, STATUS_NAMES, Run
+from .run import STATUS_NAMES, Run
 
 
 def check(run: Run) -> Check:
@@ -29,7 +30,7 @@ def _asked_for(run: Run, asked: dict[tuple[int, int], Operation], findings: Find
     count = 0
     for event in run.of("applied"):
         fields = event.fields
-        name = OPERATION_NAMES.get(fields["operation"], str(fields["operation"]))
+        name = OPERATIONS.get(fields["operation"], str(fields["operation"]))
         if name == "admit":
             continue
         count += 1

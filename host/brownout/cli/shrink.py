@@ -66,6 +66,8 @@ def shrink(
         f"violates {shrunk.check}."
     )
     file.write_text(campaign_text(shrunk.campaign, comment), encoding="utf-8")
+    for name, source in shrunk.campaign.sources.items():
+        (file.parent / name).write_text(source, encoding="utf-8")
     violated = _verify(file, shrunk.check, verify, rig_name, folder, firmware)
     if as_json:
         print_document(_document(shrunk, file, rig_name, violated))

@@ -40,11 +40,14 @@ class LabOptions:
     real_timings: bool = False
     erase: bool = False
     local_gateway: bool = False
+    protocols: tuple[Path, ...] = ()  # files of protocols that do not ship
 
     def words(self) -> list[str]:
         words = ["--boards", ",".join(self.boards), "--bed", self.bed, "--seed", str(self.seed), "--heap", self.heap]
         if self.serial_only:
             words += ["--serial-only", ",".join(self.serial_only)]
+        for file in self.protocols:
+            words += ["--protocol", str(file)]
         for wanted, word in (
             (self.real_timings, "--real-timings"),
             (self.erase, "--erase"),

@@ -13,7 +13,7 @@ from typing import Any
 from ..campaign_file import Campaign, ChecksSpec, FaultSpec
 from ..contracts import UsageError
 from ..fault_kinds import KINDS
-from ..faults import Plan, PlannedFault
+from ..faults import Plan, PlannedFault, load_own
 from ..history import FaultStage, History, Operation
 from ..rig import PlannedBoard
 from ..store import load, read_document
@@ -50,6 +50,7 @@ def read_run(folder: Path) -> Recorded:
 
 def read_plan(document: dict[str, Any]) -> Plan:
     """plan.json as a plan again."""
+    load_own(document["checker"], document["sources"])
     faults = [PlannedFault(**{**entry, "boards": tuple(entry["boards"])}) for entry in document["faults"]]
     boards = tuple(PlannedBoard(**entry) for entry in document["boards"])
     return Plan(**{**document, "boards": boards, "faults": tuple(faults), "protocols": tuple(document["protocols"])})
@@ -70,6 +71,8 @@ def explicit(run: Recorded, the_plan: Plan) -> Campaign:
         timing=dict(the_plan.timing),
         protocols=tuple(the_plan.protocols),
         options=the_plan.options,
+        checker=the_plan.checker,
+        sources=the_plan.sources,
         workload=replace(
             WorkloadPlan(),
             operation_timeout_s=float(the_plan.workload["operation_timeout_s"]),

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from random import Random
 
 from ..contracts import LinkCount, LinkRule
-from ..link_rules import HOST, KIND_IDS, RuleBook, read_header
+from ..link_rules import HOST, RuleBook, read_header
+from ..protocols import MESSAGES
 from ..rig import SimSpec
 from .engine import Engine
 
 TOPIC_BYTES = 16  # of an MQTT packet beside its payload, for lines with a bandwidth
-KIND_NAMES = {number: name for name, number in KIND_IDS.items()}
 MOST_HELD = 1000  # messages that one rule keeps back
 
 
@@ -136,7 +136,7 @@ class Network:
     def _strike(self, action: str, parcel: Parcel, nth: int, for_s: float = 0.0) -> None:
         kind, height = read_header(parcel.data)
         at_s = self.engine.now_ns / 1e9
-        self.struck.append(Struck(action, KIND_NAMES[kind], height, parcel.source, parcel.target, nth, at_s, for_s))
+        self.struck.append(Struck(action, MESSAGES[kind][1], height, parcel.source, parcel.target, nth, at_s, for_s))
 
     def _arrive(self, parcel: Parcel) -> None:
         if parcel.epoch != self._epoch:
