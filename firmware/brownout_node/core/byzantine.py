@@ -181,19 +181,21 @@ class Byzantine:
     # Inputs.
 
     def on_message(self, source, kind, fields):
+        height = self.register.next_height
         try:
             fields = self.seal.open(source, kind, fields)
             if kind == REQUEST:
                 if self.voting:
                     self.pool.take(source, fields)
             elif kind <= VALUE:
+                height = fields[0]
                 self._take(source, kind, fields)
             else:
                 self.catchup.on_message(source, kind, fields)
         except MessageError as error:
             self.node._reject(source, str(error))
             return
-        self.run()
+        self.run(height)
 
     def _take(self, source, kind, fields):
         height = fields[0]
@@ -250,17 +252,19 @@ class Byzantine:
             self._digest_ms = self.node.now_ms
             self._emit_digest()
 
-    def run(self):
-        if not self.voting:
+    def run(self, height=None):
+        """Draw the conclusions of what came in about `height`; about every height that is kept where left out."""
+        next_height = self.register.next_height
+        if not self.voting or (height is not None and height > next_height):
             return
+        if height != next_height and next_height - 1 in self.ballots:
+            self.ballots[next_height - 1].run()
         before = 0
         while before != self.register.next_height:
             before = self.register.next_height
             if before not in self.ballots:
                 self.ballots[before] = Ballot(self, before)
-            for height in (before - 1, before):
-                if height in self.ballots:
-                    self.ballots[height].run()
+            self.ballots[before].run()
 
     def _emit_digest(self):
         height = self.register.next_height

@@ -27,6 +27,7 @@ PROGRESS_WITHIN_S = 5.0  # in virtual time; nobody's machine is slow here
 CONVERGE_WITHIN_S = 8.0
 MOST_LEARNERS = 8  # a crowd of learners costs time and adds no new course of events
 CORE_SHARE = 0.3  # of the runs: how many end with a minority still away
+LEAST_WITH_MALICE = 4  # voters, of which one weighs less than a third
 CORE_MARGIN_S = 1.0  # for boards that were healed last to boot
 FACTORS = (0.5, 0.75, 1.0, 1.0, 1.5, 2.0)  # of what a timing is otherwise
 TIMINGS_TOGETHER = (
@@ -131,6 +132,8 @@ class _Drawing:
         elif "count" in parameters:
             parameters["count"] = random.randint(1, 30)
         select: Selector | None = fault.select
+        if select == "malicious" and self.voters < LEAST_WITH_MALICE:
+            return None  # nobody may be
         if isinstance(select, tuple):
             select = tuple(random.sample(self.names, min(len(select), len(self.names))))
         elif select is not None and not self._fits(select):
