@@ -5,14 +5,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1 2 3 4 5
+HOURS ?= 8
 DIR ?=
 
-.PHONY: help setup setup-demo demo test lint campaigns bench histories docs clean
+.PHONY: help setup setup-demo demo test lint campaigns determinism mutants night bench histories docs clean
 
 help:
 	@echo "make demo        five boards, real faults, one verdict, about a minute"
 	@echo "make test        lint, types, import contracts, unit, firmware and system tests, one short seed of each campaign"
 	@echo "make campaigns   every shipped campaign with seeds $(SEEDS)"
+	@echo "make determinism every shipped campaign on sim, 20 seeds, the same in two processes with different hash seeds"
+	@echo "make mutants     known bugs in copies of the firmware: what the swarm finds of them, and how soon"
+	@echo "make night       the swarm over every shipped campaign for HOURS=$(HOURS), with its counts"
 	@echo "make bench       the figures of docs/performance.md, measured here"
 	@echo "make histories DIR=folder   judge a folder of recorded histories with known answers"
 	@echo "make docs        generate the reference pages from the schema and the command line"
@@ -50,6 +54,15 @@ test: lint
 
 campaigns: setup
 	$(BIN)/python tools/campaigns.py --seeds $(SEEDS)
+
+determinism: $(VENV)/.demo
+	$(BIN)/python tools/determinism.py --seeds 20
+
+mutants: $(VENV)/.demo
+	$(BIN)/python tools/mutants.py
+
+night: $(VENV)/.demo
+	$(BIN)/python tools/night.py --hours $(HOURS)
 
 bench: setup
 	$(BIN)/brownout bench

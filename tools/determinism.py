@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 from brownout import resources
 from brownout.campaign_file import load_campaign
@@ -23,22 +24,19 @@ from brownout.sim.runs import simulate
 HASH_SEEDS = ("1", "20231")
 
 
-def hashes(campaigns: list[str], seeds: int) -> dict[str, list[tuple[str, str]]]:
-    """campaign -> (trace hash, verdict) of each seed."""
+def hashes(name: str, seeds: int) -> list[tuple[str, str]]:
+    """(trace hash, verdict) of each seed of a campaign."""
     rig = load_rig("sim")
-    found: dict[str, list[tuple[str, str]]] = {}
-    for name in campaigns:
-        campaign = load_campaign(name)
-        runs = [simulate(plan(campaign, rig, seed), rig) for seed in range(1, seeds + 1)]
-        found[name] = [(run.trace_hash, run.verdict) for run in runs]
-    return found
+    campaign = load_campaign(name)
+    runs = (simulate(plan(campaign, rig, seed), rig) for seed in range(1, seeds + 1))
+    return [(run.trace_hash, run.verdict) for run in runs]
 
 
-def in_a_process(hash_seed: str, campaigns: list[str], seeds: int) -> dict[str, list[list[str]]]:
-    command = [sys.executable, __file__, "--seeds", str(seeds), "--only", *campaigns, "--child"]
+def in_a_process(hash_seed: str, name: str, seeds: int) -> list[list[str]]:
+    command = [sys.executable, __file__, "--seeds", str(seeds), "--only", name, "--child"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    document: dict[str, list[list[str]]] = json.loads(done.stdout)
+    document: list[list[str]] = json.loads(done.stdout)
     return document
 
 
@@ -50,16 +48,17 @@ def main() -> int:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(hashes(arguments.only, arguments.seeds)))
+        print(json.dumps(hashes(arguments.only[0], arguments.seeds)))
         return 0
-    with ThreadPoolExecutor(len(HASH_SEEDS)) as pool:
-        one, other = pool.map(lambda seed: in_a_process(seed, arguments.only, arguments.seeds), HASH_SEEDS)
     different = 0
-    for name in arguments.only:
-        same = sum(first == second for first, second in zip(one[name], other[name], strict=True))
-        valid = sum(verdict == "valid" for _hash, verdict in one[name])
-        different += arguments.seeds - same
-        print(f"{name:16} {same} of {arguments.seeds} seeds the same in both processes, {valid} valid")
+    with ThreadPoolExecutor(len(HASH_SEEDS)) as pool:
+        for name in arguments.only:
+            one, other = pool.map(in_a_process, HASH_SEEDS, repeat(name), repeat(arguments.seeds))
+            same = sum(first == second for first, second in zip(one, other, strict=True))
+            valid = sum(verdict == "valid" for _hash, verdict in one)
+            different += arguments.seeds - same
+            line = f"{name:16} {same} of {arguments.seeds} seeds the same in both processes, {valid} valid"
+            print(line, flush=True)
     return 1 if different else 0
 
 
