@@ -119,10 +119,11 @@ def test_a_rig_of_boards_cannot_be_explored() -> None:
         try_seed(load_campaign("demo"), load_rig("virtual"), 1)
 
 
-def test_a_majority_that_stands_still_while_a_minority_is_away_is_found() -> None:
+@pytest.mark.parametrize("kind", ["cut", "isolate"])
+def test_a_majority_that_stands_still_while_a_minority_is_away_is_found(kind: str) -> None:
     """The checker on a run whose decisions during the outage are left out of the record."""
-    text = "[campaign]\nname = 'core'\nduration_s = 8.0\nvoters = 3\n[[fault]]\nkind = 'cut'\nselect = ['b3']\n"
-    text += "at_s = 1.0\nfor_s = 6.0\n[checks]\nprogress_within_s = 5.0\n"
+    text = "[campaign]\nname = 'core'\nduration_s = 8.0\nvoters = 3\n[[fault]]\nselect = ['b3']\n"
+    text += f"kind = '{kind}'\nat_s = 1.0\nfor_s = 6.0\n[checks]\nprogress_within_s = 5.0\n"
     campaign = parse_campaign(Table(parse_document(text.encode(), "core"), "core"))
     history = simulate(plan(campaign, RIG, 1), RIG).history
     check = majority.check(Run(history))

@@ -174,15 +174,19 @@ def test_a_wiped_board_that_is_admitted_makes_a_majority_again() -> None:
     assert "while b3 alone, a minority, was away" in check.detail
 
 
-def test_with_a_majority_left_a_wiped_board_excuses_nothing() -> None:
+@pytest.mark.parametrize("asked", ["b3", "b1"])
+def test_with_a_majority_left_a_wiped_board_excuses_nothing(asked: str) -> None:
+    """The others are asked for progress, and not for what only the isolated board heard of."""
     world = World(5)
     world.boot()
     world.operate("put", "k0", "first")
     world.cut("f01", "b2", journal=1, kind="wipe")
-    for stage in ("planned", "applied", "proven"):
+    for stage in ("planned", "applied"):
         world.fault("f02", "isolate", stage, "b3")
-    world.ask("put", "k1", "tried")
+    pairs = {f"{other} -> b3": {"matched": 9, "passed": 0} for other in ("b1", "b2", "b4", "b5")}
+    world.fault("f02", "isolate", "proven", "b3", **pairs)
+    world.ask("put", "k1", "tried", board=asked)
     world.wait(8.0)
     world.fault("f02", "isolate", "healed", "b3")
     check = majority.check(Run(world.history()))
-    assert check.verdict == Verdict.INVALID, check.detail
+    assert check.verdict == (Verdict.VALID if asked == "b3" else Verdict.INVALID), check.detail

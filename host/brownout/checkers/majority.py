@@ -25,13 +25,15 @@ def check(run: Run) -> Check:
         tried = [
             item
             for item in run.history.operations
-            if item.operation in LOG_OPERATIONS and from_ns <= item.invoked_ns <= until_ns - run.progress_ns // 2
+            if item.operation in LOG_OPERATIONS
+            and item.board not in outage.applied.boards
+            and from_ns <= item.invoked_ns <= until_ns - run.progress_ns // 2
         ]
         if not tried:
             continue
         checked += 1
         if not any(from_ns <= event.received_ns <= until_ns for event in run.of("decided")):
-            away = ", ".join(sorted(outage.boards))
+            away = ", ".join(sorted(outage.applied.boards))
             findings.wrong(
                 f"nothing was decided for {(until_ns - from_ns) / 1e9:.1f} s while {away} alone, a minority, was away,"
                 f" and {len(tried)} operations were tried",
@@ -43,8 +45,11 @@ def check(run: Run) -> Check:
 
 
 def _window(run: Run, outage: Outage) -> tuple[int, int] | None:
-    """When this fault alone kept a minority of the weight away, and until when."""
-    weight = sum(run.weights.get(board, 0) for board in outage.boards)
+    """When this fault alone kept a minority of the weight away, and until when.
+
+    Who is away is told when the fault is applied: its proof names the others too, whom isolated boards did not reach.
+    """
+    weight = sum(run.weights.get(board, 0) for board in outage.applied.boards)
     if outage.kind not in AWAY_KINDS or outage.until_ns is None or not 0 < 2 * weight < run.total_weight:
         return None
     from_ns = outage.from_ns
@@ -63,10 +68,11 @@ def _majority_may_vote(run: Run, outage: Outage, from_ns: int) -> int:
     A voter without its journal may not vote until the others have decided that it may, which takes a majority itself.
     """
     until_ns = outage.until_ns or run.ended_ns
-    weight = sum(run.weights[board] for board in run.voters if board not in outage.boards)
+    away = outage.applied.boards
+    weight = sum(run.weights[board] for board in run.voters if board not in away)
     back = []
     for board in run.voters:
-        lapses = [] if board in outage.boards else _lapses(run, board)
+        lapses = [] if board in away else _lapses(run, board)
         ends = [end_ns for start_ns, end_ns in lapses if start_ns < until_ns and end_ns > from_ns]
         if ends:
             weight -= run.weights[board]
