@@ -2,7 +2,7 @@
 
 Named first in `protocols`, it stands between the node and the wire (node.take_ready) and there withholds, delays,
 repeats or forges messages; replies to clients too. The protocols behind it stay as they are and notice nothing. Forged
-messages are sealed anew, with this board's own keys: it can lie to everybody, but speak for nobody else. Several boards
+messages are sealed anew, by the protocol's own seal: it can lie to everybody, but speak for nobody else. Several boards
 told the same `split` act as one coalition, since all derive the same forgeries. It forgets all of it when it loses
 power. Must not touch durable state or events.
 """
@@ -16,9 +16,6 @@ except ImportError:
 
 from . import codec, schema
 from .errors import MessageError
-from .seal import Seal
-
-KEYS = True
 
 TURN = 112
 TURNED = 112
@@ -36,8 +33,8 @@ EVENTS = ((TURNED, "adversary", "behaviour:u split:u"),)
 
 OPTIONS = "delay_ms:400:10:60000"
 
-_MAX_KEPT = const(16)  # messages kept to be sent again
-_MAX_HELD = const(64)  # messages held back; above it they are lost
+_MAX_KEPT = const(8)  # messages kept to be sent again
+_MAX_HELD = const(24)  # messages held back; above it they are lost
 _BATCHES = ("[uuuukv]8", schema.BATCH)  # how values of the known protocols are encoded
 
 
@@ -70,8 +67,6 @@ class Adversary:
         self._random = node.random("adversary")
         self._kept = []
         self._held = []  # (when it leaves, to, data)
-        self._fields = {}  # kind -> names and types of the fields
-        self._seal = None
 
     def on_message(self, source, kind, fields):
         if source < schema.FIRST_CLIENT or fields[0] > CORRUPT:
@@ -79,18 +74,17 @@ class Adversary:
             return
         self.behaviour, self.split = fields
         self._kept = []
-        if self._seal is None:
-            self._learn()
         self.node.emit(TURNED, fields)
 
-    def _learn(self):
-        rows = list(schema.MESSAGES)
+    def _fields_of(self, kind):
+        # (names and types of the fields of that kind, the seal that it bears or None)
         for protocol in self.node.protocols:
-            module = __import__("brownout_node.core." + protocol.name, None, None, ("PROTOCOL",))
-            rows += getattr(module, "MESSAGES", ())
-        for row in rows:
-            self._fields[row[0]] = [field.split(":") for field in row[2].split()]
-        self._seal = Seal(self.node.config, rows)
+            if kind in protocol.kinds:
+                module = __import__("brownout_node.core." + protocol.name, None, None, ("PROTOCOL",))
+                for row in getattr(module, "MESSAGES", schema.MESSAGES):
+                    if row[0] == kind:
+                        return [field.split(":") for field in row[2].split()], getattr(protocol, "seal", None)
+        return [], None
 
     def on_tick(self):
         pass  # what is held back leaves with take_ready, which follows every tick
@@ -138,7 +132,7 @@ class Adversary:
             sent.append((to, data))
             return
         header = codec.decode_message(data)
-        names = self._fields[header[4]]
+        names, seal = self._fields_of(header[4])
         if behaviour == DELAY_VOTES:
             if [name for name, _ in names if name in ("value", "value_id")]:
                 if len(self._held) < _MAX_HELD:
@@ -147,7 +141,7 @@ class Adversary:
                 sent.append((to, data))
             return
         for board in self._recipients(to):
-            sent.append((board, self._forge(board, header, names, data)))
+            sent.append((board, self._forge(board, header, names, seal, data)))
 
     def _keep(self, to, data):
         if len(self._kept) < _MAX_KEPT:
@@ -161,17 +155,17 @@ class Adversary:
         boards = [row[0] for row in self.node.config.roster if to == schema.ALL or row[2]]
         return [board for board in boards if board != self.node.board]
 
-    def _forge(self, to, header, names, data):
+    def _forge(self, to, header, names, seal, data):
         if self.behaviour == EQUIVOCATE and not self.split >> to & 1:
             return data
         fields = list(header[5])
-        for index in range(len(fields)):
+        for index in range(len(names)):
             fields[index] = self._other(names[index][0], names[index][1], fields[index])
         if tuple(fields) == header[5]:
             return data
         kind = header[4]
-        if self._seal.covers(kind):
-            fields = self._seal.close(to, kind, fields[:-1])
+        if seal is not None:
+            fields = seal.close(to, kind, fields[:-1])
         return codec.encode_message(header[0], header[1], header[2], header[3], kind, fields)
 
     def _other(self, name, letter, value):

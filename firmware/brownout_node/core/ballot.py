@@ -21,8 +21,18 @@ except ImportError:
 from . import codec
 from .errors import MessageError
 
+PROPOSAL = 97  # kinds of messages; see byzantine.py
+VOTE = 98
+ASK = 99
+PROOF = 100
+SUGGESTION = 101
+VALUE_FETCH = 102
+_PROPOSED_EVENT = const(96)  # kinds of events
+_VOTED_EVENT = const(97)
+
 _NONE = (-1, b"")  # no vote: the view is below every view
 _SLOTS = const(8)  # stored values: at most seven are referred to
+_BALLOT = const(0x20400)  # + 16 for odd heights
 _RECORD = "uu[iu]7"  # height, view, (view, slot) of each of `marks`
 _MAX_VALUES = const(12)  # values in memory; above it those that nothing refers to are forgotten
 _MAX_WANTED = const(32)  # of one view; malicious boards can name three values each that do not exist
@@ -42,6 +52,7 @@ class Ballot:
         self.owner = owner
         self.node = owner.node
         self.height = height
+        self._bank = _BALLOT + height % 2 * 16  # the journal key of its promises; its values follow
         self.view = 0
         self.asked = 0  # the highest view that this board has asked for
         self.marks = [_NONE] * 7
@@ -62,7 +73,7 @@ class Ballot:
             self._restore(stored)
 
     def _restore(self, stored):
-        bank = self.owner.bank(self.height)
+        bank = self._bank
         packed = stored.get(bank)
         if packed is None:
             return
@@ -102,9 +113,6 @@ class Ballot:
                 return True
         return False
 
-    def promised_values(self):
-        return [self.values[value_id] for value_id in self._slots if value_id is not None and self.promised(value_id)]
-
     # Messages. Each only takes note; run() draws the conclusions.
 
     def take_proposal(self, source, view, value):
@@ -116,7 +124,7 @@ class Ballot:
             self._hold(value)
             self._proposals[source] = (view, value_id)
         elif before[0] == view and before[1] != value_id:
-            self.owner.contradicted(source, self.height, view, 0, before[1], value_id)
+            self.owner.heard(source, self.height, view, 0, value_id, before[1])
         elif value_id in self.wanted:
             self._hold(value)
 
@@ -129,7 +137,7 @@ class Ballot:
             votes[source] = (view, value_id)
             self._quorums[phase - 1] = None
         elif before[0] == view and before[1] != value_id:
-            self.owner.contradicted(source, self.height, view, phase, before[1], value_id)
+            self.owner.heard(source, self.height, view, phase, value_id, before[1])
 
     def take_ask(self, source, view):
         if view > self._asks.get(source, 0):
@@ -169,14 +177,14 @@ class Ballot:
             return True
         if value_id not in self.wanted and len(self.wanted) < _MAX_WANTED:
             self.wanted.append(value_id)
-            self.owner.ask_value(self.height, value_id)
+            self.owner.broadcast(VALUE_FETCH, (self.height, value_id))
         return False
 
     # The state machine. Each transition is made as soon as what was heard allows it.
 
     def run(self):
         """Make transitions until there is none to make, or the ballot is replaced."""
-        while self.owner.keeps(self) and self._transition():
+        while self.owner.ballots.get(self.height) is self and self._transition():
             pass
 
     def _transition(self):
@@ -208,7 +216,7 @@ class Ballot:
             for board in sorted(tables[phase]):
                 at, value_id = tables[phase][board]
                 if at == view and value_id != decided:
-                    self.owner.heard(board, self.height, view, phase, value_id)
+                    self.owner.heard(board, self.height, view, phase, value_id, None)
 
     def begun_or_pending(self):
         return self.begun or self.owner.has_pending(self)
@@ -248,7 +256,7 @@ class Ballot:
         self.asked = view
         self._deadline_ms = None
         self._asks[self.node.board] = view
-        self.owner.tell_ask(self.height, view)
+        self.owner.broadcast(ASK, (self.height, view))
 
     def _enter(self, view):
         self.view = view
@@ -276,10 +284,11 @@ class Ballot:
         # What was reported on entering: votes of this view are no part of it.
         proof = self._proofs.get(self.node.board)
         if proof is not None and proof[0] == self.view:
-            self.owner.tell_report(self.height, proof, 0)
+            self.owner.broadcast(PROOF, (self.height, self.view) + proof[1] + proof[2] + proof[3])
             leader = self.owner.leader(self.height, self.view)
+            report = self._suggestions[self.node.board]
             if leader != self.node.board:
-                self.owner.tell_report(self.height, self._suggestions[self.node.board], leader)
+                self.owner.send(leader, SUGGESTION, (self.height, self.view) + report[1] + report[2] + report[3])
 
     def _try_propose(self):
         if self.marks[_PROPOSED][0] >= self.view or self._proposals.get(self.node.board, _NONE)[0] >= self.view:
@@ -294,7 +303,8 @@ class Ballot:
             return False
         self._proposals[self.node.board] = self.marks[_PROPOSED] = (self.view, value_id)
         self._save()
-        self.owner.tell_proposal(self.height, self.view, self.values[value_id])
+        self.owner.broadcast(PROPOSAL, (self.height, self.view, self.values[value_id]))
+        self.node.emit(_PROPOSED_EVENT, (self.height, self.view, value_id[:8]))
         return True
 
     def _choose(self):
@@ -372,11 +382,12 @@ class Ballot:
         self._save()
         self._votes[phase - 1][self.node.board] = (self.view, value_id)
         self._quorums[phase - 1] = None
-        self.owner.tell_vote(self.height, self.view, phase, value_id, True)
+        self.owner.broadcast(VOTE, (self.height, self.view, phase, value_id))
+        self.node.emit(_VOTED_EVENT, (self.height, self.view, phase, value_id[:8]))
 
     def _save(self):
         # Values that a mark refers to keep their slots; the record says which slot each mark means.
-        bank = self.owner.bank(self.height)
+        bank = self._bank
         used = [mark[1] for mark in self.marks if mark[0] >= 0]
         for value_id in used:
             if value_id not in self._slots:
@@ -404,15 +415,15 @@ class Ballot:
     def _resend(self):
         # Everything of the current view, until something later takes its place.
         if self.asked:
-            self.owner.tell_ask(self.height, self.asked)
+            self.owner.broadcast(ASK, (self.height, self.asked))
         if self.view:
             self._send_reports()
         view, value_id = self.marks[_PROPOSED]
         if view == self.view:
-            self.owner.tell_proposal(self.height, view, self.values[value_id], False)
+            self.owner.broadcast(PROPOSAL, (self.height, view, self.values[value_id]))
         for phase in (1, 2, 3, 4):
             view, value_id = self.marks[phase - 1]
             if view == self.view:
-                self.owner.tell_vote(self.height, view, phase, value_id, False)
+                self.owner.broadcast(VOTE, (self.height, view, phase, value_id))
         for value_id in self.wanted:
-            self.owner.ask_value(self.height, value_id)
+            self.owner.broadcast(VALUE_FETCH, (self.height, value_id))

@@ -17,22 +17,15 @@ except ImportError:
     const = int
 
 from . import codec, schema
-from .ballot import Ballot
+from .ballot import ASK, PROOF, PROPOSAL, SUGGESTION, VALUE_FETCH, VOTE, Ballot
 from .byzantine_catchup import ENTRIES, FETCH, LOG_ENTRIES, STATE_FETCH, STATE_PAGE, CatchUp, has_standing
-from .byzantine_pool import ADMIT, BATCH, BGET, BPUT, Pool
+from .byzantine_pool import ADMIT, BATCH, BGET, BPUT, REQUEST, Pool
 from .errors import MessageError
 from .register import Register
 from .seal import Seal
 
 KEYS = True
 
-REQUEST = 96
-PROPOSAL = 97
-VOTE = 98
-ASK = 99
-PROOF = 100
-SUGGESTION = 101
-VALUE_FETCH = 102
 VALUE = 103
 
 _REPORT = (
@@ -58,47 +51,42 @@ MESSAGES = (
 
 OPERATIONS = ((BPUT, "bput"), (BGET, "bget"))
 
-PROPOSED = 96
-VOTED = 97
-DECIDED = 98
-APPLIED = 99
-VIEW = 100
-CONTRADICTION = 101
-CAUGHT_UP = 102
-ADMITTED = 103
-SUBMITTED = 104
-STANDING = 105
-HEARD = 106
+_DECIDED = const(98)
+_APPLIED = const(99)
+_VIEW = const(100)
+_CONTRADICTION = const(101)
+_ADMITTED = const(103)
+_SUBMITTED = const(104)
+_STANDING = const(105)
+_HEARD = const(106)
 
 # value_id: the first 8 bytes of the value's SHA-256.
 EVENTS = (
-    (PROPOSED, "byzantine_proposed", "height:u view:u value_id:d"),
-    (VOTED, "byzantine_voted", "height:u view:u phase:u value_id:d"),
-    (DECIDED, "byzantine_decided", "height:u view:u value_id:d weight:u caught_up:o"),
+    (96, "byzantine_proposed", "height:u view:u value_id:d"),
+    (97, "byzantine_voted", "height:u view:u phase:u value_id:d"),
+    (_DECIDED, "byzantine_decided", "height:u view:u value_id:d weight:u caught_up:o"),
     (
-        APPLIED,
+        _APPLIED,
         "byzantine_applied",
         "height:u origin:u client:u request:u operation:u key:k value:v status:u result:v",
     ),
-    (VIEW, "byzantine_view", "height:u view:u leader:u"),  # entered a view above 0
+    (_VIEW, "byzantine_view", "height:u view:u leader:u"),  # entered a view above 0
     # Two messages of one board that exclude each other; phase 0: proposals, else votes.
-    (CONTRADICTION, "contradiction", "board:u height:u view:u phase:u first:d second:d"),
+    (_CONTRADICTION, "contradiction", "board:u height:u view:u phase:u first:d second:d"),
     # What a board said that was not for the value decided in that view; phase 0: as its leader.
-    (HEARD, "byzantine_heard", "board:u height:u view:u phase:u value_id:d"),
-    (CAUGHT_UP, "byzantine_caught_up", "first:u next:u copied:o"),
-    (ADMITTED, "byzantine_admitted", "board:u height:u"),  # may vote from this height on
-    (SUBMITTED, "byzantine_submitted", "client:u request:u operation:u"),
-    (STANDING, "byzantine_standing", "may_vote:o next_height:u"),  # with the first tick of a boot
+    (_HEARD, "byzantine_heard", "board:u height:u view:u phase:u value_id:d"),
+    (102, "byzantine_caught_up", "first:u next:u copied:o"),
+    (_ADMITTED, "byzantine_admitted", "board:u height:u"),  # may vote from this height on
+    (_SUBMITTED, "byzantine_submitted", "client:u request:u operation:u"),
+    (_STANDING, "byzantine_standing", "may_vote:o next_height:u"),  # with the first tick of a boot
 )
 
 OPTIONS = "view_timeout_ms:1000:50:60000 view_step_ms:300:0:60000"
 
 _JOURNAL = const(0x20000)  # the register's keys lie at the same distances as in schema.py
-_BALLOT = const(0x20400)  # + 16 for odd heights; the record, then its values
 _LOG = const(0x20800)  # + height modulo LOG_ENTRIES
 _ENTRY = "ub"
-_MAX_CONTRADICTIONS = const(16)  # told per boot
-_MAX_HEARD = const(64)
+_MAX_HEARD = const(64)  # what others said wrong, told per boot
 _DIGEST_HEIGHTS = const(16)
 
 
@@ -125,7 +113,7 @@ class Byzantine:
     def __init__(self, node, stored):
         self.node = node
         self.options = node.config.options_of("byzantine", OPTIONS)
-        self.seal = Seal(node.config, MESSAGES)
+        self.seal = Seal(node.config)
         self.weights = dict(node.config.voters)
         self.shelf = Shelf(node, stored)
         self.register = Register(self.shelf, self.shelf)
@@ -139,7 +127,6 @@ class Byzantine:
             if height:
                 self.ballots[height] = Ballot(self, height, stored)
                 self.ballots[height].decided = height < self.register.next_height
-        self._contradictions = 0
         self._heard = 0
         self._digested = 0
         self._digest_ms = 0
@@ -232,7 +219,7 @@ class Byzantine:
         command = (self.node.board, client, request, operation, key, value if operation == BPUT else None)
         taken = self.pool.submit(command)
         if taken:
-            self.node.emit(SUBMITTED, (client, request, operation))
+            self.node.emit(_SUBMITTED, (client, request, operation))
             self.run()
         elif taken is False:
             self.node.reply(client, request, schema.BUSY, None, 0)
@@ -240,7 +227,7 @@ class Byzantine:
     def on_tick(self):
         if not self._stood:
             self._stood = True
-            self.node.emit(STANDING, (self.voting, self.register.next_height))
+            self.node.emit(_STANDING, (self.voting, self.register.next_height))
         self.pool.on_tick()
         self.catchup.on_tick()
         if self.voting:
@@ -274,13 +261,6 @@ class Byzantine:
 
     # What a ballot asks of its log.
 
-    def keeps(self, ballot):
-        return self.ballots.get(ballot.height) is ballot
-
-    def bank(self, height):
-        """The journal key of that height's promises; its values follow."""
-        return _BALLOT + height % 2 * 16
-
     def has_pending(self, ballot):
         return ballot.height == self.register.next_height and self.pool.has_known()
 
@@ -301,24 +281,23 @@ class Byzantine:
         return bool(commands) or view > 0
 
     def entered(self, height, view):
-        self.node.emit(VIEW, (height, view, self.leader(height, view)))
+        self.node.emit(_VIEW, (height, view, self.leader(height, view)))
         commands = []
-        for value in self.ballots[height].promised_values():
-            commands += codec.unpack(BATCH, value)[0]
+        ballot = self.ballots[height]
+        for value_id in sorted(ballot.values):
+            if ballot.promised(value_id):
+                commands += codec.unpack(BATCH, ballot.values[value_id])[0]
         self.pool.relay(commands)
 
-    def contradicted(self, board, height, view, phase, first, second):
-        self._contradictions += 1
-        if self._contradictions <= _MAX_CONTRADICTIONS:
-            self.node.emit(CONTRADICTION, (board, height, view, phase, first[:8], second[:8]))
-
-    def heard(self, board, height, view, phase, value_id):
+    def heard(self, board, height, view, phase, value_id, before):
+        """`board` said what most others did not hear, or, with `before`, two things."""
         self._heard += 1
-        if self._heard <= _MAX_HEARD:
-            self.node.emit(HEARD, (board, height, view, phase, value_id[:8]))
-
-    def send_request(self, command):
-        self.broadcast(REQUEST, command)
+        if self._heard > _MAX_HEARD:
+            return
+        if before is None:
+            self.node.emit(_HEARD, (board, height, view, phase, value_id[:8]))
+        else:
+            self.node.emit(_CONTRADICTION, (board, height, view, phase, before[:8], value_id[:8]))
 
     def send(self, to, kind, fields):
         self.node.send(to, kind, self.seal.close(to, kind, fields))
@@ -328,37 +307,13 @@ class Byzantine:
             if board != self.node.board:
                 self.send(board, kind, fields)
 
-    def tell_proposal(self, height, view, value, is_new=True):
-        self.broadcast(PROPOSAL, (height, view, value))
-        if is_new:
-            self.node.emit(PROPOSED, (height, view, sha256(value).digest()[:8]))
-
-    def tell_vote(self, height, view, phase, value_id, is_new):
-        self.broadcast(VOTE, (height, view, phase, value_id))
-        if is_new:
-            self.node.emit(VOTED, (height, view, phase, value_id[:8]))
-
-    def tell_ask(self, height, view):
-        self.broadcast(ASK, (height, view))
-
-    def tell_report(self, height, report, leader):
-        """A proof for everybody, or a suggestion for the `leader` of its view."""
-        fields = (height, report[0]) + report[1] + report[2] + report[3]
-        if leader:
-            self.send(leader, SUGGESTION, fields)
-        else:
-            self.broadcast(PROOF, fields)
-
-    def ask_value(self, height, value_id):
-        self.broadcast(VALUE_FETCH, (height, value_id))
-
     # Decisions.
 
     def decide(self, height, value, view, weight, caught_up):
         """`value` is the decision of the next height: apply it, make all of it durable at once, answer who waits."""
         node = self.node
         node.persist(_LOG + height % LOG_ENTRIES, codec.pack(_ENTRY, (height, value)))
-        node.emit(DECIDED, (height, view, sha256(value).digest()[:8], weight, caught_up))
+        node.emit(_DECIDED, (height, view, sha256(value).digest()[:8], weight, caught_up))
         for origin, client, request, operation, key, put in codec.unpack(BATCH, value)[0]:
             if operation == ADMIT:
                 self._admit(height, client, request)
@@ -366,7 +321,7 @@ class Byzantine:
             command = (client, request, schema.PUT if operation == BPUT else schema.GET, key, put, None)
             result = self.register.apply(height, command)
             if result is not None:
-                node.emit(APPLIED, (height, origin, client, request, operation, key, put) + result)
+                node.emit(_APPLIED, (height, origin, client, request, operation, key, put) + result)
         self.register.finish(height)
         self.superseded()
         self.catchup.decided(self.register)
@@ -389,7 +344,7 @@ class Byzantine:
         if board == node.board and boot == node.boot and not self.voting:
             self.voting = True
             self.shelf.persist(schema.JOURNAL_STANDING, codec.pack("ou", (True, height + 1)))
-            node.emit(ADMITTED, (board, height + 1))
+            node.emit(_ADMITTED, (board, height + 1))
 
     def superseded(self):
         """The next height is a new one: keep its ballot and the last one's."""
@@ -399,9 +354,6 @@ class Byzantine:
             self.ballots[next_height - 1].decided = True
         self.decided_ms = self.node.now_ms
         self.pool.settle()
-
-    def caught_up(self, first, copied):
-        self.node.emit(CAUGHT_UP, (first, self.register.next_height, copied))
 
 
 PROTOCOL = Byzantine

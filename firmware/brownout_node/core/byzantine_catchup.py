@@ -22,6 +22,7 @@ FETCH = 104
 ENTRIES = 105
 STATE_FETCH = 106
 STATE_PAGE = 107
+_CAUGHT_UP = const(102)  # a kind of event
 
 LOG_ENTRIES = 64
 
@@ -185,7 +186,7 @@ class CatchUp:
         after = self.register.next_height
         if after > before:
             self._polls = 0
-            self.log.caught_up(before, False)
+            self.node.emit(_CAUGHT_UP, (before, after, False))
             if self._reached() > after:
                 self._fetch()
 
@@ -274,7 +275,7 @@ class CatchUp:
         self._polls = 0
         self.log.superseded()
         self.decided(self.register)
-        self.log.caught_up(before, True)
+        self.node.emit(_CAUGHT_UP, (before, height, True))
         self._fetch()
 
     def _is_whole(self, height, digest, data):

@@ -13,7 +13,8 @@ except ImportError:
 from . import codec, schema
 from .errors import MessageError
 
-BPUT = 96
+REQUEST = 96  # a kind of message; see byzantine.py
+BPUT = 96  # operations
 BGET = 97
 ADMIT = 98  # client: board id, request: its boot; made by boards, never by clients
 
@@ -59,7 +60,7 @@ class Pool:
         interval_ms = node.config.resend_ms
         entry = list(command) + [True, [node.board], node.now_ms + interval_ms, interval_ms, node.now_ms, False]
         self.entries.append(entry)
-        self._send(command)
+        self._log.broadcast(REQUEST, command)
         return True
 
     def take(self, source, command):
@@ -140,10 +141,7 @@ class Pool:
             if command not in known:
                 known.insert(0, command)
         for command in known[:_MAX_RELAY]:
-            self._send(command)
-
-    def _send(self, command):
-        self._log.send_request(command)
+            self._log.broadcast(REQUEST, command)
 
     def on_tick(self):
         """Send again what clients of this board wait for, ever more seldom; forget what nobody sends any more."""
@@ -153,7 +151,7 @@ class Pool:
             if not entry[_MINE]:
                 stale = stale or now_ms - entry[_SEEN_MS] > _STALE_MS
             elif now_ms >= entry[_RESEND_MS]:
-                self._send(tuple(entry[:6]))
+                self._log.broadcast(REQUEST, entry[:6])
                 entry[_INTERVAL_MS] = min(2 * entry[_INTERVAL_MS], 8 * self._node.config.resend_ms)
                 entry[_RESEND_MS] = now_ms + entry[_INTERVAL_MS]
         if stale:
