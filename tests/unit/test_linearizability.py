@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 from brownout.checkers import histories
-from brownout.checkers.linearizability import (
-    CAS_REGISTER,
-    KV_APPEND,
-    REFUSED,
-    Answer,
-    Call,
-    Model,
-    check_key,
-    search,
-)
+from brownout.checkers.linearizability import Answer, Search, check_key, check_keys, prune, search, shrink
+from brownout.checkers.models import ANY, CAS_REGISTER, KV_APPEND, REFUSED, Call, Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,3 +149,96 @@ def test_a_folder_that_cannot_be_read_is_exit_2(tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.log").write_text("nonsense\n")
     assert histories.main([str(tmp_path)]) == 2
     assert "a.log: line 1" in capsys.readouterr().err
+
+
+def explained(calls: list[Call], call: Call, model: Model) -> bool:
+    """Whether another call may have seen what this one made, so that it cannot be what is left out."""
+    made = model.made(call)
+    others = [value for other in calls if other is not call for value in model.observed(other)]
+    if model.parts:
+        return any(made in value for value in others)
+    return made in others or ANY in others
+
+
+@settings(max_examples=600)
+@given(st.one_of(st.tuples(st.just(CAS_REGISTER), register_calls()), st.tuples(st.just(KV_APPEND), append_calls())))
+def test_no_call_of_a_counter_example_can_be_left_out(case: tuple[Model, list[Call]]) -> None:
+    model, calls = case
+    finding = check_key(calls, model)
+    kept = list(finding.counter_example)
+    assert finding.minimal
+    assert bool(kept) is (finding.answer is Answer.NO)
+    assert not kept or not brute_force(kept, model)
+    for call in kept:
+        rest = [other for other in kept if other is not call]
+        if call.action in model.looks or not explained(kept, call, model):
+            assert brute_force(rest, model), f"{call} could have been left out"
+
+
+@settings(max_examples=300)
+@given(register_calls(), st.integers(1, 4))
+def test_a_search_that_is_left_and_gone_on_with_comes_to_the_same(calls: list[Call], slice_steps: int) -> None:
+    history = prune(sorted(calls, key=lambda call: call.start), CAS_REGISTER)
+    turns = Search(history, CAS_REGISTER)
+    while turns.go_on(slice_steps) is Answer.OPEN:
+        assert turns.steps < 100_000
+    assert (turns.answer, turns.steps) == search(history, CAS_REGISTER)
+
+
+def hard_key(writes: int = 40) -> list[Call]:
+    """Writes that are all concurrent, then two reads that fit: too many orders to try in a few steps."""
+    calls = [Call(index, 1000, "write", index, None) for index in range(writes)]
+    return [*calls, Call(1001, 1002, "read", None, 1), Call(1003, 1004, "read", None, 2)]
+
+
+def test_a_hard_key_starves_no_other() -> None:
+    stale = [Call(0, 1, "write", "a", None), Call(2, 3, "write", "b", None), Call(4, 5, "read", None, "a")]
+    fine = [Call(0, 1, "write", "a", None), Call(2, 3, "read", None, "a")]
+    keys = {"hard": hard_key(), "fine": fine, "stale": stale, "harder": hard_key(60), "last": fine}
+    findings = check_keys(keys, CAS_REGISTER, steps=20_000)
+    assert {key: finding.answer for key, finding in findings.items()} == {
+        "hard": Answer.OPEN,
+        "fine": Answer.YES,
+        "stale": Answer.NO,
+        "harder": Answer.OPEN,
+        "last": Answer.YES,
+    }
+    assert sum(finding.steps for finding in findings.values()) <= 20_000
+    assert findings["hard"].steps > 5_000 and findings["harder"].steps > 5_000, "the rest is for those who need it"
+
+
+def test_a_key_that_takes_more_than_its_first_turn_is_judged_in_a_later_one() -> None:
+    long = [Call(2 * index, 2 * index + 1, "write", index, None) for index in range(10_000)]
+    keys = {"a": long, "b": [*long, Call(30_000, 30_001, "read", None, 5)]}
+    findings = check_keys(keys, CAS_REGISTER)
+    assert (findings["a"].answer, findings["b"].answer) == (Answer.YES, Answer.NO)
+    first, *_, last = findings["b"].counter_example
+    assert len(findings["b"].counter_example) == 3 and first.argument == last.result == 5
+
+
+def test_shrinking_stops_at_its_limit_with_what_still_fails() -> None:
+    writes = [Call(2 * index, 2 * index + 1, "write", index, None, index) for index in range(200)]
+    stale = Call(1000, 1001, "read", None, 7, "stale")
+    kept, minimal = shrink([*writes, stale], stale, CAS_REGISTER, steps=500)
+    assert not minimal and len(kept) > 3 and search(kept, CAS_REGISTER)[0] is Answer.NO
+    kept, minimal = shrink([*writes, stale], stale, CAS_REGISTER)
+    assert minimal and len(kept) == 3 and kept[0].name == 7 and kept[-1] is stale
+
+
+def test_an_append_that_nobody_saw_does_not_make_the_search_longer() -> None:
+    lost = [Call(index, None, "append", f"<{index}>", None) for index in range(60)]
+    seen = [Call(100, 101, "append", "x", None), Call(102, 103, "get", None, "<7>x")]
+    assert check_key([*lost, *seen], KV_APPEND, 1000).answer is Answer.YES
+    finding = check_key([*lost, *seen, Call(104, 105, "get", None, "x<7>", "turned")], KV_APPEND, 1000)
+    assert finding.answer is Answer.NO and finding.culprit is not None and finding.culprit.name == "turned"
+
+
+def test_of_two_calls_that_end_together_the_one_that_fails_is_the_culprit() -> None:
+    calls = [
+        Call(0, 1, "write", "a", None, "write"),
+        Call(2, 5, "read", None, "a", "fine"),
+        Call(3, 5, "read", None, "wrong", "wrong"),
+        Call(4, 5, "read", None, "odd", "odd"),
+    ]
+    finding = check_key(calls, CAS_REGISTER)
+    assert [call.name for call in finding.counter_example] == ["wrong"]

@@ -3,48 +3,24 @@
 The search is Wing and Gong's with Lowe's memoisation (as in Knossos and porcupine): walk the history in order of time,
 try each operation that may come next, remember every (set of operations done, state) that was reached, go back where an
 operation had to be complete and could not be placed. An operation whose end is unknown may take effect at any time
-after its invocation, or never. Must know nothing of boards or telemetry: `checkers/register.py` brings a history here.
+after its invocation, or never. Keys are searched in turns on one budget of steps, so that a hard key starves no other.
+Must know nothing of boards, telemetry or files: `register.py` brings a run here, `histories.py` somebody else's record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
-DEFAULT_STEPS = 4_000_000  # about 15 s; a search that needs more says so and the verdict is unknown
-SHRINK_AT_MOST = 400  # calls; shrinking searches once a call
+from .models import ANY, REFUSED, Call, Model
 
-
-@dataclass(frozen=True)
-class Call:
-    """One operation on one key. `end` is None where nobody knows whether, or when, it took effect.
-
-    action: a model's own word; argument and result as that model reads them. name: what evidence calls it.
-    """
-
-    start: int
-    end: int | None
-    action: str
-    argument: Any
-    result: Any
-    name: Any = None
-
-
-# A model's step takes (state, call) and returns the next state, or REFUSED where that result cannot come of that state.
-REFUSED: Any = object()
-Step = Callable[[Any, Call], Hashable]
-
-
-@dataclass(frozen=True)
-class Model:
-    """`observed` lists the values that a call proves to have been there; `made` the one it may leave (for pruning)."""
-
-    initial: Hashable
-    step: Step
-    observed: Callable[[Call], Sequence[Any]] | None = None
-    made: Callable[[Call], Any] | None = None
+DEFAULT_STEPS = 4_000_000  # about 15 s for all keys together; a search that needs more says so: the verdict is unknown
+STEPS_PER_CALL = 10  # a long history has that many more: where nothing is concurrent, a call takes one
+FIRST_SLICE = 1_000  # steps of a key's first turn; each next one has twice as many
+SHRINK_STEPS = 1_000_000  # about 4 s for all keys that fail; what is not found by then stays in the counter-examples
 
 
 class Answer(Enum):
@@ -53,64 +29,49 @@ class Answer(Enum):
     OPEN = "search given up"
 
 
-def _register_step(state: Any, call: Call) -> Hashable:
-    action = call.action
-    if action == "read":
-        return state if call.end is None or call.result == state else REFUSED
-    if action == "write":
-        return call.argument
-    expected, new = call.argument
-    if action == "cas":
-        return new if state == expected else REFUSED
-    # mismatch: a cas that found another value; its result is that value where it was told.
-    if state == expected or (call.result is not None and call.result != state):
-        return REFUSED
-    return state
-
-
-def _register_observed(call: Call) -> Sequence[Any]:
-    if call.action == "cas":
-        return (call.argument[0],)
-    if call.action == "write":
-        return ()
-    # Of a mismatch that was told no value it is only known what the register did not hold: any value may be the proof.
-    return (call.result,) if call.action == "read" or call.result is not None else (ANY,)
-
-
-def _register_made(call: Call) -> Any:
-    return call.argument if call.action == "write" else call.argument[1]
-
-
-def _append_step(state: Any, call: Call) -> Hashable:
-    if call.action == "get":
-        return state if call.end is None or call.result == state else REFUSED
-    return call.argument if call.action == "put" else state + call.argument
-
-
-ANY: Any = object()
-CAS_REGISTER = Model(None, _register_step, _register_observed, _register_made)
-KV_APPEND = Model("", _append_step)
-MODELS = {"cas-register": CAS_REGISTER, "kv-append": KV_APPEND}
-
-
 @dataclass(frozen=True)
 class Finding:
-    """The answer, and for NO a small sub-history that already fails, in order of invocation, ending in `culprit`."""
+    """The answer, and for NO a small sub-history that already fails, in order of invocation, ending in `culprit`.
+
+    minimal: without any one of its calls it would not fail any more, or what another of them saw would have no origin.
+    """
 
     answer: Answer
     counter_example: tuple[Call, ...] = ()
     culprit: Call | None = None
     steps: int = 0
+    minimal: bool = True
 
 
-def check_key(calls: Iterable[Call], model: Model, steps: int = DEFAULT_STEPS) -> Finding:
+Key = TypeVar("Key")
+
+
+def check_key(calls: Iterable[Call], model: Model, steps: int | None = None) -> Finding:
     """Judge the calls of one key."""
-    history = prune(sorted(calls, key=_by_start), model)
-    answer, used = search(history, model, steps)
-    if answer is not Answer.NO:
-        return Finding(answer, steps=used)
-    prefix, culprit = _shortest_failing_prefix(history, model, steps)
-    return Finding(answer, tuple(_shrink(prefix, culprit, model, steps)), culprit, used)
+    return check_keys({"": calls}, model, steps)[""]
+
+
+def check_keys(keys: Mapping[Key, Iterable[Call]], model: Model, steps: int | None = None) -> dict[Key, Finding]:
+    """Judge every key, in turns. steps: for all of them together; where None, DEFAULT_STEPS or more by the calls."""
+    searches = {key: Search(prune(sorted(calls, key=_by_start), model), model) for key, calls in keys.items()}
+    if steps is None:
+        steps = max(DEFAULT_STEPS, STEPS_PER_CALL * sum(len(search.history) for search in searches.values()))
+    waiting = dict(searches)
+    size = FIRST_SLICE
+    while waiting and steps > 0:
+        for key, search in list(waiting.items()):
+            before = search.steps
+            if search.go_on(min(size, steps)) is not Answer.OPEN:
+                del waiting[key]
+            steps -= search.steps - before
+        size *= 2
+    findings = {key: Finding(search.answer, steps=search.steps) for key, search in searches.items()}
+    failed = [key for key, finding in findings.items() if finding.answer is Answer.NO]
+    for key in failed:
+        prefix, culprit = _shortest_failing_prefix(searches[key])
+        kept, minimal = shrink(prune(prefix, model), culprit, model, SHRINK_STEPS // len(failed))
+        findings[key] = Finding(Answer.NO, tuple(kept), culprit, searches[key].steps, minimal)
+    return findings
 
 
 def _by_start(call: Call) -> tuple[int, int]:
@@ -123,36 +84,58 @@ def prune(history: Sequence[Call], model: Model) -> list[Call]:
     "It never happened" is always a way out for the latter, and no other call needs their value. Without this a broker
     that was away for a second leaves dozens of unknown writes, each of which doubles the search.
     """
-    reads = {"read", "get", "mismatch"}
-    history = [call for call in history if call.end is not None or call.action not in reads]
-    if model.observed is None or model.made is None:
-        return history
-    needed: set[Any] = set()
-    for call in history:
-        if call.end is not None:
-            needed.update(model.observed(call))
-    if ANY in needed:
-        return history
+    history = [call for call in history if call.end is not None or call.action not in model.looks]
     unknown = [call for call in history if call.end is None]
+    if not unknown:
+        return history
+    seen = _Seen(model, (call for call in history if call.end is not None))
+    needed: set[int] = set()
     grown = True
     while grown:
         grown = False
         for call in unknown:
-            if model.made(call) in needed:
-                before = len(needed)
-                needed.update(model.observed(call))
-                grown = grown or len(needed) > before
-    return [call for call in history if call.end is not None or model.made(call) in needed]
+            if id(call) not in needed and seen.shows(call):
+                needed.add(id(call))
+                seen.add(call)
+                grown = True
+    return [call for call in history if call.end is not None or id(call) in needed]
+
+
+class _Seen:
+    """The values that some calls prove to have been there."""
+
+    def __init__(self, model: Model, calls: Iterable[Call]) -> None:
+        self._model = model
+        self._values: Counter[Any] = Counter()
+        for call in calls:
+            self.add(call)
+
+    def add(self, call: Call) -> None:
+        self._values.update(self._model.observed(call))
+
+    def remove(self, call: Call) -> None:
+        for value in self._model.observed(call):
+            self._values[value] -= 1
+            if not self._values[value]:
+                del self._values[value]
+
+    def shows(self, call: Call) -> bool:
+        """Whether one of these calls may have seen what `call` made."""
+        value = self._model.made(call)
+        if self._model.parts:
+            return any(value in seen for seen in self._values)
+        return value in self._values or ANY in self._values
 
 
 class _Node:
     """One edge of a call in the list that the search walks: its start, or its end."""
 
-    __slots__ = ("bit", "call", "end", "next", "previous")
+    __slots__ = ("call", "end", "index", "next", "order", "previous")
 
-    def __init__(self, call: Call | None, bit: int) -> None:
+    def __init__(self, call: Call | None, index: int) -> None:
         self.call = call  # None: this is an end
-        self.bit = bit
+        self.index = index  # of the call, among those whose end is known, or among the others
+        self.order = 0
         self.end: _Node | None = None
         self.previous: _Node | None = None
         self.next: _Node | None = None
@@ -161,15 +144,19 @@ class _Node:
 def _linked(history: Sequence[Call]) -> _Node:
     """Starts and ends in order of time; at the same instant a start comes first, which makes the calls concurrent."""
     edges: list[tuple[int, int, int, _Node]] = []
-    for index, call in enumerate(history):
-        start = _Node(call, 1 << index)
-        edges.append((call.start, 0, index, start))
+    counts = [0, 0]
+    for place, call in enumerate(history):
+        known = call.end is not None
+        start = _Node(call, counts[known])
+        counts[known] += 1
+        edges.append((call.start, 0, place, start))
         if call.end is not None:
-            start.end = _Node(None, 1 << index)
-            edges.append((call.end, 1, index, start.end))
+            start.end = _Node(None, place)
+            edges.append((call.end, 1, place, start.end))
     edges.sort(key=lambda edge: edge[:3])
     head = last = _Node(None, 0)
-    for *_, node in edges:
+    for order, (*_, node) in enumerate(edges, 1):
+        node.order = order
         last.next, node.previous = node, last
         last = node
     return head
@@ -189,103 +176,160 @@ def _relink(node: _Node) -> None:
         node.next.previous = node
 
 
-def search(history: Sequence[Call], model: Model, limit: int = DEFAULT_STEPS) -> tuple[Answer, int]:
-    """The search itself; returns the answer and how many steps of the model it took."""
-    head = _linked(history)
-    step = model.step
-    state: Any = model.initial
-    required = sum(call.end is not None for call in history)
-    done = 0
-    reached: set[tuple[int, Any]] = set()
-    placed: list[tuple[_Node, Any]] = []
-    steps = 0
-    node = head.next
-    while required:
-        if node is not None and node.call is not None:
-            steps += 1
-            if steps > limit:
-                return Answer.OPEN, steps
-            following = step(state, node.call)
-            # An unknown call that changes nothing is as good as one that never happened: do not branch on it.
-            useful = following is not REFUSED and (node.end is not None or following != state)
-            if useful and (done | node.bit, following) not in reached:
-                reached.add((done | node.bit, following))
-                placed.append((node, state))
-                state = following
-                done |= node.bit
+class Search:
+    """The search of one key, which may be left and gone on with. `answer` is OPEN until it is known.
+
+    The set of calls done is kept as (how many of the first are all done, bits of those behind them, bits of unknown
+    ones), so that it stays small however long the history is. furthest: the last end that the search could not pass.
+    """
+
+    def __init__(self, history: Sequence[Call], model: Model) -> None:
+        self.history = history
+        self.answer = Answer.OPEN
+        self.steps = 0
+        self.furthest: _Node | None = None
+        self._model = model
+        self._head = _linked(history)
+        self._node = self._head.next
+        self._state: Any = model.initial
+        self._required = sum(call.end is not None for call in history)
+        self._done = (0, 0, 0)
+        self._reached: set[tuple[int, int, int, Any]] = set()
+        self._placed: list[tuple[_Node, Any, tuple[int, int, int]]] = []
+
+    def go_on(self, steps: int) -> Answer:
+        """Search on for so many steps of the model at most."""
+        step, head, placed, reached = self._model.step, self._head, self._placed, self._reached
+        node, state, done, required = self._node, self._state, self._done, self._required
+        left = steps
+        while required:
+            if node is not None and node.call is not None:
+                if not left:
+                    break
+                left -= 1
+                following = step(state, node.call)
+                # An unknown call that changes nothing is as good as one that never happened: do not branch on it.
+                if following is REFUSED or (node.end is None and following == state):
+                    node = node.next
+                    continue
+                after = _with(done, node)
+                place = (*after, following)
+                if place in reached:
+                    node = node.next
+                    continue
+                reached.add(place)
+                placed.append((node, state, done))
+                state, done = following, after
                 _unlink(node)
                 if node.end is not None:
                     _unlink(node.end)
                     required -= 1
                 node = head.next
-            else:
-                node = node.next
-            continue
-        # A call had to be complete here and was not placed: take back the last choice.
-        if not placed:
-            return Answer.NO, steps
-        node, state = placed.pop()
-        done &= ~node.bit
-        if node.end is not None:
-            _relink(node.end)
-            required += 1
-        _relink(node)
-        node = node.next
-    return Answer.YES, steps
+                continue
+            # A call had to be complete here and was not placed: take back the last choice.
+            if node is not None and (self.furthest is None or node.order > self.furthest.order):
+                self.furthest = node
+            if not placed:
+                self.answer = Answer.NO
+                break
+            node, state, done = placed.pop()
+            if node.end is not None:
+                _relink(node.end)
+                required += 1
+            _relink(node)
+            node = node.next
+        self._node, self._state, self._done, self._required = node, state, done, required
+        self.steps += steps - left
+        if not required:
+            self.answer = Answer.YES
+        return self.answer
+
+
+def _with(done: tuple[int, int, int], node: _Node) -> tuple[int, int, int]:
+    first, later, unknown = done
+    if node.end is None:
+        return first, later, unknown | 1 << node.index
+    if node.index != first:
+        return first, later | 1 << (node.index - first), unknown
+    first += 1
+    later >>= 1
+    while later & 1:
+        first += 1
+        later >>= 1
+    return first, later, unknown
+
+
+def search(history: Sequence[Call], model: Model, limit: int = DEFAULT_STEPS) -> tuple[Answer, int]:
+    """One search on its own; returns the answer and how many steps of the model it took."""
+    alone = Search(history, model)
+    return alone.go_on(limit), alone.steps
 
 
 # Counter-examples.
 
 
-def _prefix(history: Sequence[Call], until: int) -> list[Call]:
-    """What was known at the instant `until`: later ends are unknown yet, later calls do not exist."""
-    return [
-        call
-        if call.end is not None and call.end <= until
-        else Call(call.start, None, call.action, call.argument, call.result, call.name)
-        for call in history
-        if call.start <= until
-    ]
+def _shortest_failing_prefix(failed: Search) -> tuple[list[Call], Call]:
+    """What was known at the last end that the search could not pass: later ends are unknown yet, later calls are not.
 
-
-def _shortest_failing_prefix(history: Sequence[Call], model: Model, steps: int) -> tuple[list[Call], Call | None]:
-    """A prefix of a linearizable history is linearizable, so the first failing one is found by bisection."""
-    ends = sorted({call.end for call in history if call.end is not None})
-    low, high = 0, len(ends) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if search(prune(_prefix(history, ends[middle]), model), model, steps)[0] is Answer.NO:
-            high = middle
+    The search never looked behind that end and passed every one before it, so this prefix fails and no shorter one.
+    """
+    assert failed.furthest is not None
+    culprit = failed.history[failed.furthest.index]
+    assert culprit.end is not None
+    until = (culprit.end, failed.furthest.index)
+    prefix = []
+    for place, call in enumerate(failed.history):
+        if call.end is None or (call.end, place) <= until:
+            known = call
         else:
-            low = middle + 1
-    prefix = prune(_prefix(history, ends[low]), model)
-    culprit = next((call for call in prefix if call.end == ends[low]), None)
+            known = Call(call.start, None, call.action, call.argument, call.result, call.name)
+        if call.start <= until[0]:
+            prefix.append(known)
     return prefix, culprit
 
 
-def _shrink(prefix: list[Call], culprit: Call | None, model: Model, steps: int) -> list[Call]:
-    """Leave out calls while what remains still fails.
+def shrink(calls: list[Call], culprit: Call, model: Model, steps: int = SHRINK_STEPS) -> tuple[list[Call], bool]:
+    """Leave out calls while what remains still fails; and whether nothing more could go, within so many steps.
 
-    Only what cannot itself be the cause may go: completed reads, and unknown calls or writes whose value no remaining
-    call has seen; so what is left is a counter-example of the whole history too.
+    Only what cannot itself be the cause may go: looks, and updates whose value no remaining call has seen. A history
+    without those would be linearizable if it were with them, so what is left is a counter-example of the whole.
+    Larger pieces are tried first, later calls before earlier ones, because reads come after what they read.
     """
-    reads = {"read", "get", "mismatch"}
-    kept = list(prefix)
-    if len(prefix) > SHRINK_AT_MOST:
-        return kept
-    for call in prefix:
+    kept = list(calls)
+    seen = _Seen(model, kept)
+    size = max(1, len(kept) // 2)
+    while True:
+        shrunk = False
+        for end in range(len(kept), 0, -size):
+            gone = _take_out(kept[max(0, end - size) : end], culprit, model, seen)
+            if not gone:
+                continue
+            rest = [call for call in kept if id(call) not in gone]
+            alone = Search(rest, model)
+            alone.go_on(steps)
+            steps -= alone.steps + len(rest)  # laying out a call takes about as long as a step
+            if steps <= 0:
+                return kept, False
+            if alone.answer is Answer.NO:
+                kept, shrunk = rest, True
+            else:
+                for call in gone.values():
+                    seen.add(call)
+        if size > 1:
+            size //= 2
+        elif not shrunk:
+            return kept, True
+
+
+def _take_out(piece: list[Call], culprit: Call, model: Model, seen: _Seen) -> dict[int, Call]:
+    """Those calls of a piece that may go together; what they saw is taken out of `seen`."""
+    gone: dict[int, Call] = {}
+    for call in reversed(piece):
         if call is culprit:
             continue
-        rest = [other for other in kept if other is not call]
-        if call.action not in reads and _seen(call, rest, model):
-            continue
-        if search(rest, model, steps)[0] is Answer.NO:
-            kept = rest
-    return kept
-
-
-def _seen(call: Call, others: Sequence[Call], model: Model) -> bool:
-    if model.observed is None or model.made is None:
-        return True
-    value = model.made(call)
-    return any(seen is ANY or seen == value for other in others for seen in model.observed(other))
+        seen.remove(call)
+        if call.action in model.looks or not seen.shows(call):
+            gone[id(call)] = call
+        else:
+            seen.add(call)
+    return gone

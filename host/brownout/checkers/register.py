@@ -6,7 +6,8 @@ from collections import defaultdict
 
 from ..history import Check, Operation, Outcome
 from .evidence import Findings, operation
-from .linearizability import CAS_REGISTER, DEFAULT_STEPS, Answer, Call, check_key
+from .linearizability import Answer, check_keys
+from .models import CAS_REGISTER, Call
 from .run import LOG_OPERATIONS, Run
 
 
@@ -32,15 +33,13 @@ def calls(operations: list[Operation]) -> dict[str, list[Call]]:
     return keys
 
 
-def check(run: Run, steps: int = DEFAULT_STEPS) -> Check:
+def check(run: Run, steps: int | None = None) -> Check:
     findings = Findings("linearizability")
     keys = calls(run.history.operations)
-    total = 0
-    for key in sorted(keys):
-        finding = check_key(keys[key], CAS_REGISTER, steps)
-        total += finding.steps
+    found = check_keys(keys, CAS_REGISTER, steps)
+    for key, finding in sorted(found.items()):
         if finding.answer is Answer.OPEN:
-            findings.open(f"key {key!r}: {len(keys[key])} operations, search given up after {steps} steps")
+            findings.open(f"key {key!r}: {len(keys[key])} operations, search given up after {finding.steps} steps")
         elif finding.answer is Answer.NO:
             culprit = finding.culprit.name if finding.culprit is not None else None
             last = f": no order explains the {_described(culprit)}" if culprit is not None else ""
@@ -54,7 +53,7 @@ def check(run: Run, steps: int = DEFAULT_STEPS) -> Check:
     checked = sum(len(items) for items in keys.values())
     findings.metrics["operations"] = checked
     findings.metrics["keys"] = len(keys)
-    findings.metrics["search_steps"] = total
+    findings.metrics["search_steps"] = sum(finding.steps for finding in found.values())
     return findings.check(f"{checked} operations on {len(keys)} keys have an order that explains them all")
 
 
