@@ -135,6 +135,8 @@ class Network:
 
     def _strike(self, action: str, parcel: Parcel, nth: int, for_s: float = 0.0) -> None:
         kind, height = read_header(parcel.data)
+        if kind not in MESSAGES:
+            return  # what a malicious board made unreadable has no name to be struck by once more
         at_s = self.engine.now_ns / 1e9
         self.struck.append(Struck(action, MESSAGES[kind][1], height, parcel.source, parcel.target, nth, at_s, for_s))
 
