@@ -95,6 +95,10 @@ _SAMPLING = (
     ClientOperation("chosen", value=None, closing=all_keys),
 )
 _WORK = (ClientOperation("post"),)
+_BREAKER = (  # an operator's, one now and then where a mix names them
+    ClientOperation("trip", value=None, weight=0, again=False),
+    ClientOperation("reset", value=None, weight=0, again=False),
+)
 
 _ROWS = (
     ClientOperation("put", weight=4),
@@ -107,6 +111,7 @@ _ROWS = (
     *_MIRROR,
     *_SAMPLING,
     *_WORK,
+    *_BREAKER,
 )
 _BY_NAME = {row.name: row for row in _ROWS}
 

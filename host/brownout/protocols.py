@@ -148,7 +148,7 @@ _take_firmware()
 
 def operations_of(protocols: Iterable[str]) -> tuple[str, ...]:
     """What clients may ask of boards that have loaded these."""
-    return tuple(operation for name in protocols for operation in PROTOCOLS[name].operations)
+    return tuple(dict.fromkeys(operation for name in protocols for operation in PROTOCOLS[name].operations))
 
 
 def check_options(protocols: Sequence[str], options: Mapping[str, Mapping[str, int]]) -> None:

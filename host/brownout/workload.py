@@ -399,9 +399,9 @@ class Workload:
             happened = status == "ok"
             self._remember(pending, happened, value)
             self._end(pending, Outcome.OK if happened else Outcome.FAIL, status, value, height)
-        elif status in ("busy", "refused") and pending.done is not None:
+        elif status in ("busy", "refused", "stale") and pending.done is not None:
             self._at(self._now_s() + FINAL_PAUSE_S, lambda: self._try(pending))  # a final read asks until it knows
-        elif status == "full" or (status in REFUSALS and pending.sent == 1):
+        elif status in ("full", "stale") or (status in REFUSALS and pending.sent == 1):
             self._end(pending, Outcome.FAIL, status, value, height)
         elif status not in ("busy", "refused"):
             self._end(pending, Outcome.INFO, status, value, height)

@@ -36,7 +36,7 @@ class Node:
         self.now_ms = 0
         self.rejected = 0
         self._sequence = 0
-        self._event_sequence = 0
+        self._event_sequence = 1  # of the boot event, which comes first whatever protocols tell while they are loaded
         self._records = []
         self._messages = []
         self._events = []
@@ -46,10 +46,11 @@ class Node:
         self.boot = self._next_boot(stored, entropy)
         self.clock = Clock(self, stored)
         self.persist(schema.JOURNAL_BOOT, codec.pack("u", (self.boot,)))
+        stamp = self.clock.now()
         self.protocols = []
         for name in config.protocols:
             self._load(name, stored)
-        self._emit_boot(about)
+        self._emit_boot(about, stamp)
 
     def _next_boot(self, stored, entropy):
         packed = stored.get(schema.JOURNAL_BOOT)
@@ -71,14 +72,15 @@ class Node:
         for operation in protocol.operations:
             self._servers[operation] = protocol
 
-    def _emit_boot(self, about):
+    def _emit_boot(self, about, stamp):
         implementation, version, firmware, cause = about
         state = [False, 0, 0, -1, None, -1, None, -1, None, 0, 0]
         for protocol in self.protocols:
             fill = getattr(protocol, "fill_boot", None)
             if fill is not None:
                 fill(state)
-        self.emit(schema.BOOT, (implementation, version, firmware, cause, self.condition) + tuple(state))
+        fields = (implementation, version, firmware, cause, self.condition) + tuple(state)
+        self._events.insert(0, codec.encode_event(self.boot, 1, self.now_ms, stamp, schema.BOOT, fields))
 
     def protocol(self, name):
         """The loaded protocol of that name, or None."""

@@ -104,6 +104,7 @@ BUSY = 2  # the board's bounded queue of pending requests is full
 FULL = 3  # the store's bounded number of keys is reached
 EXPIRED = 4  # the client's session was evicted; take a new client id
 REFUSED = 5  # the board cannot serve this operation (unknown, or it is still catching up)
+STALE = 6  # the answer to a read is the board's own state, which may be behind
 STATUSES = (
     (OK, "ok"),
     (MISMATCH, "mismatch"),
@@ -111,6 +112,7 @@ STATUSES = (
     (FULL, "full"),
     (EXPIRED, "expired"),
     (REFUSED, "refused"),
+    (STALE, "stale"),
 )
 
 # Membership states, in the order in which they override each other at the same incarnation.

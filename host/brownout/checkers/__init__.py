@@ -14,6 +14,7 @@ from ..history import Check, History, Verdict
 from ..store import RunFolder, load
 from . import (
     agreement,
+    breaker,
     byzantine,
     crashes,
     durability,
@@ -44,6 +45,7 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     gossip.check,
     membership.check,
     byzantine.check,
+    breaker.check,
     mirror.check,
     work.check,
     sampling.check,
@@ -65,6 +67,7 @@ NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
     membership.check: frozenset({"membership"}),
     majority.check: frozenset({"vote"}),
     byzantine.check: frozenset({"byzantine"}),
+    breaker.check: frozenset({"breaker"}),
     mirror.check: frozenset({"mirror"}),
     work.check: frozenset({"work"}),
     sampling.check: frozenset({"sampling"}),
