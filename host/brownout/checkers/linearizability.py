@@ -33,7 +33,7 @@ class Answer(Enum):
 class Finding:
     """The answer, and for NO a small sub-history that already fails, in order of invocation, ending in `culprit`.
 
-    minimal: without any one of its calls it would not fail any more, or what another of them saw would have no origin.
+    minimal: without any one of its calls it would not fail any more, or lack what one of them may have seen.
     """
 
     answer: Answer
@@ -291,45 +291,81 @@ def _shortest_failing_prefix(failed: Search) -> tuple[list[Call], Call]:
 def shrink(calls: list[Call], culprit: Call, model: Model, steps: int = SHRINK_STEPS) -> tuple[list[Call], bool]:
     """Leave out calls while what remains still fails; and whether nothing more could go, within so many steps.
 
-    Only what cannot itself be the cause may go: looks, and updates whose value no remaining call has seen. A history
-    without those would be linearizable if it were with them, so what is left is a counter-example of the whole.
-    Larger pieces are tried first, later calls before earlier ones, because reads come after what they read.
+    Only what cannot itself be the cause may go: looks, and updates that no remaining call has seen. A history without
+    those would be linearizable if it were with them, so what is left is a counter-example of the whole. Larger pieces
+    are tried first, later calls before earlier ones, because reads come after what they read. Single calls go in order
+    of time, so that of updates to the same value the last one stays.
     """
     kept = list(calls)
     seen = _Seen(model, kept)
     size = max(1, len(kept) // 2)
     while True:
         shrunk = False
-        for end in range(len(kept), 0, -size):
-            gone = _take_out(kept[max(0, end - size) : end], culprit, model, seen)
-            if not gone:
-                continue
-            rest = [call for call in kept if id(call) not in gone]
-            alone = Search(rest, model)
-            alone.go_on(steps)
-            steps -= alone.steps + len(rest)  # laying out a call takes about as long as a step
+        pieces = [kept[max(0, end - size) : end] for end in range(len(kept), 0, -size)]
+        for piece in pieces if size > 1 else reversed(pieces):
+            gone = _take_out(piece, culprit, model, seen)
+            if not gone and size == 1 and piece[0] is not culprit and _replaced(piece[0], kept, model):
+                gone = piece
+                seen.remove(piece[0])
+            steps -= 1 + len(kept) // 8 if size == 1 else 1  # what looking costs, in steps of a search
+            if gone:
+                left = {id(call) for call in gone}
+                rest = [call for call in kept if id(call) not in left]
+                alone = Search(rest, model)
+                alone.go_on(max(0, steps))
+                steps -= alone.steps + len(rest)  # laying out a call takes about as long as a step
+                if alone.answer is Answer.NO:
+                    kept, shrunk = rest, True
+                else:
+                    for call in gone:
+                        seen.add(call)
             if steps <= 0:
                 return kept, False
-            if alone.answer is Answer.NO:
-                kept, shrunk = rest, True
-            else:
-                for call in gone.values():
-                    seen.add(call)
         if size > 1:
             size //= 2
         elif not shrunk:
             return kept, True
 
 
-def _take_out(piece: list[Call], culprit: Call, model: Model, seen: _Seen) -> dict[int, Call]:
+def _take_out(piece: list[Call], culprit: Call, model: Model, seen: _Seen) -> list[Call]:
     """Those calls of a piece that may go together; what they saw is taken out of `seen`."""
-    gone: dict[int, Call] = {}
+    gone = []
     for call in reversed(piece):
         if call is culprit:
             continue
         seen.remove(call)
         if call.action in model.looks or not seen.shows(call):
-            gone[id(call)] = call
+            gone.append(call)
         else:
             seen.add(call)
     return gone
+
+
+def _replaced(update: Call, calls: Sequence[Call], model: Model) -> bool:
+    """Whether nobody can have seen this update, and another one explains where its value may come from."""
+    value = model.made(update)
+    return unseen(update, calls, model) and any(
+        call is not update and call.action not in model.looks and model.made(call) == value for call in calls
+    )
+
+
+def unseen(update: Call, calls: Sequence[Call], model: Model) -> bool:
+    """Whether each of `calls` that saw such a value was over before the update began, or began after another update.
+
+    That one has to begin after this one's end, and to end itself before, so that it is in between in every order.
+    """
+    others = [call for call in calls if call is not update]
+    over: int | None = None
+    if update.end is not None:
+        after = [
+            call.end
+            for call in others
+            if call.action in model.replaces and call.end is not None and call.start > update.end
+        ]
+        over = min(after, default=None)
+    return all(
+        (call.end is not None and call.end < update.start)
+        or (over is not None and call.start > over)
+        or not _Seen(model, (call,)).shows(update)
+        for call in others
+    )

@@ -36,6 +36,7 @@ class Model:
 
     looks: actions that change nothing. observed: the values that a call proves to have been there, or ANY. made: the
     value that a call leaves, or, where values grow, adds. parts: whether an observed value shows all that it contains.
+    replaces: the actions after which nothing of the state before is seen.
     """
 
     initial: Hashable
@@ -43,6 +44,7 @@ class Model:
     looks: frozenset[str]
     observed: Callable[[Call], Sequence[Any]]
     made: Callable[[Call], Any]
+    replaces: frozenset[str]
     parts: bool = False
 
 
@@ -89,6 +91,21 @@ def _append_made(call: Call) -> Any:
 
 
 ANY: Any = object()
-CAS_REGISTER = Model(None, _register_step, frozenset({"read", "mismatch"}), _register_observed, _register_made)
-KV_APPEND = Model("", _append_step, frozenset({"get"}), _append_observed, _append_made, parts=True)
+CAS_REGISTER = Model(
+    None,
+    _register_step,
+    looks=frozenset({"read", "mismatch"}),
+    observed=_register_observed,
+    made=_register_made,
+    replaces=frozenset({"write", "cas"}),
+)
+KV_APPEND = Model(
+    "",
+    _append_step,
+    looks=frozenset({"get"}),
+    observed=_append_observed,
+    made=_append_made,
+    replaces=frozenset({"put"}),
+    parts=True,
+)
 MODELS = {"cas-register": CAS_REGISTER, "kv-append": KV_APPEND}

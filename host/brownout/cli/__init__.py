@@ -15,7 +15,7 @@ from types import FrameType
 import click
 
 from ..contracts import RigError, UsageError
-from . import bench, console, explore, flash, lab, link, new, power, rig, run, shrink
+from . import bench, check, console, explore, flash, lab, link, new, power, rig, run, shrink
 
 USAGE, RIG_FAILURE, INTERRUPTED, CLOSED_PIPE = 2, 4, 130, 141
 
@@ -32,7 +32,7 @@ def brownout() -> None:
 for _command in (
     run.demo,
     run.run,
-    run.check,
+    check.check,
     run.report,
     run.heal,
     flash.flash,

@@ -1,4 +1,4 @@
-"""brownout demo, run, check, report, heal: campaigns and what is left of them."""
+"""brownout demo, run, report, heal: campaigns and what is left of them."""
 
 from __future__ import annotations
 
@@ -116,21 +116,6 @@ def _one_line(evidence: Any) -> str:
     if not isinstance(evidence, dict):
         return str(evidence)
     return ", ".join(f"{key} {value}" for key, value in evidence.items() if value is not None)
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@json_option
-def check(run: Path, as_json: bool) -> int:
-    """Judge the folder of a RUN again; it needs neither the rig nor the boards."""
-    from ..checkers import check_run
-
-    document = check_run(run)
-    if as_json:
-        print_document(document)
-    else:
-        show_verdict(document)
-    return EXIT_CODES[document["verdict"]]
 
 
 @click.command()
