@@ -96,7 +96,7 @@ def test_invalid_outranks_unknown() -> None:
     assert checkers.overall(checks) is Verdict.INVALID
     assert checkers.overall(checks[:2]) is Verdict.UNKNOWN
     assert checkers.overall(checks[:1]) is Verdict.VALID
-    assert len(CHECKERS) == 13
+    assert len(set(CHECKERS)) == len(CHECKERS)
 
 
 def test_check_run_writes_the_verdict_into_the_folder(tmp_path: Path) -> None:
