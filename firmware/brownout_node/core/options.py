@@ -29,6 +29,8 @@ def numbers(place, rows, table):
 class Options:
     """The checked configuration, as attributes. options: {protocol: {option: integer}}, not yet held to any rows."""
 
+    options = {}
+
     def options_of(self, name, rows):
         """The options of protocol `name` as a dict; rows: its module's OPTIONS. ConfigError names what is wrong."""
         table = self.options.get(name, {})
