@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import chain, combinations, permutations
+from itertools import chain, combinations, pairwise, permutations
 from pathlib import Path
 
 import pytest
+from brownout.bench import checking
 from brownout.checkers import histories
 from brownout.checkers.linearizability import Answer, Search, check_key, check_keys, prune, search, shrink, unseen
 from brownout.checkers.models import ANY, CAS_REGISTER, KV_APPEND, REFUSED, Call, Model
@@ -269,3 +270,23 @@ def test_of_two_calls_that_end_together_the_one_that_fails_is_the_culprit() -> N
     ]
     finding = check_key(calls, CAS_REGISTER)
     assert [call.name for call in finding.counter_example] == ["wrong"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_histories_made_for_the_bench_are_concurrent_and_are_what_they_are_said_to_be(seed: int) -> None:
+    keys = checking.history(seed, operations=3000, keys=5)
+    assert sum(map(len, keys.values())) == 3000
+    overlaps = sum(
+        second.start < first.end
+        for calls in keys.values()
+        for first, second in pairwise(sorted(calls, key=lambda call: call.start))
+        if first.end is not None
+    )
+    assert overlaps > 1000
+    assert {finding.answer for finding in check_keys(keys, CAS_REGISTER).values()} == {Answer.YES}
+    checking.plant_stale_read(keys[2])
+    findings = check_keys(keys, CAS_REGISTER)
+    assert [key for key, finding in findings.items() if finding.answer is not Answer.YES] == [2]
+    assert findings[2].answer is Answer.NO and findings[2].minimal
+    names = [call.name for call in findings[2].counter_example]
+    assert names[-1] == "stale" and len(names) <= 4

@@ -21,11 +21,22 @@ MOST_KEYS = 5  # counter-examples on the terminal; --json has all
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--model", type=click.Choice(MODELS), help="RUN is a history that somebody else recorded, of this model.")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="What its lines are; by .log, .edn or .jsonl if left out."
+    "--model",
+    type=click.Choice(MODELS),
+    metavar="|".join(MODELS),
+    help="RUN is a history that somebody else recorded, of this model.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Give up, as unknown, a search of more steps than this.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    metavar="|".join(FORMATS),
+    help="What its lines are; by .log, .edn or .jsonl if left out.",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), metavar="COUNT", help="Give up, as unknown, a search of more steps than this."
+)
 @json_option
 def check(run: Path, model: str | None, form: str | None, steps: int | None, as_json: bool) -> int:
     """Judge the folder of a RUN again; it needs neither the rig nor the boards.
