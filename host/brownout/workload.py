@@ -38,7 +38,7 @@ IDLE_S = 0.5  # between looks where nothing is due
 GOSSIP_KEYS = 8
 STATUS_NAMES = dict(schema.STATUSES)
 # Answers of the only board that was asked: nothing happened. After an earlier try elsewhere they do not say so.
-REFUSALS = ("busy", "expired", "refused")
+REFUSALS = ("busy", "expired", "full", "refused")
 
 
 @dataclass(frozen=True)
@@ -401,7 +401,11 @@ class Workload:
             self._end(pending, Outcome.OK if happened else Outcome.FAIL, status, value, height)
         elif status in ("busy", "refused", "stale") and pending.done is not None:
             self._at(self._now_s() + FINAL_PAUSE_S, lambda: self._try(pending))  # a final read asks until it knows
-        elif status in ("full", "stale") or (status in REFUSALS and pending.sent == 1):
+        elif (
+            status == "stale"  # of a read, which changes nothing
+            or (status == "full" and height > 0)  # decided in the log, where it is the one answer to the request
+            or (status in REFUSALS and pending.sent == 1)
+        ):
             self._end(pending, Outcome.FAIL, status, value, height)
         elif status not in ("busy", "refused"):
             self._end(pending, Outcome.INFO, status, value, height)

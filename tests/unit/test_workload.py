@@ -19,6 +19,9 @@ BOARDS = ("b1", "b2", "b3")
 CLUSTER = 7
 
 
+REFUSALS = {"busy": schema.BUSY, "expired": schema.EXPIRED, "full": schema.FULL, "decided full": schema.FULL}
+
+
 class Boards:
     """All boards at once: one register map, sessions, and manners that a test can spoil board by board."""
 
@@ -57,8 +60,9 @@ class Boards:
             if manner == "deaf afterwards":
                 return
         else:
-            status, result = {"busy": schema.BUSY, "expired": schema.EXPIRED, "full": schema.FULL}[manner], None
-        reply = codec.encode_message(CLUSTER, 1, 1, 1, schema.REPLY, (client, request, status, result, 5))
+            status, result = REFUSALS[manner], None
+        height = 0 if manner in ("busy", "expired", "full") else 5
+        reply = codec.encode_message(CLUSTER, 1, 1, 1, schema.REPLY, (client, request, status, result, height))
         self._client.publish(f"bed/re/{client}", reply, qos=1)
 
     def _apply(self, operation, key, value, expected):
@@ -186,6 +190,28 @@ def test_a_refusal_after_an_earlier_try_is_not_definite(lab):
         alone = sum(entry[1:] == (item.client, item.request) for entry in lab.boards.asked) == 1
         assert item.outcome is (Outcome.FAIL if item.status == "busy" else Outcome.INFO)
         assert alone or item.status == "timeout"
+
+
+@pytest.mark.parametrize("manner", ["expired", "full"])
+def test_another_boards_refusal_does_not_say_that_an_earlier_try_failed(lab, manner):
+    """b1 may have done it and lost its answer: b2's state, or its lack of room, tells nothing of that."""
+    lab.boards.manners = {"b1": "deaf afterwards", "b2": manner, "b3": "deaf afterwards"}
+    operations, _ = lab.run(20)
+    tries = Counter((client, request) for _board, client, request in lab.boards.asked)
+    refused = [item for item in operations if item.status == manner]
+    assert {tries[item.client, item.request] > 1 for item in refused} == {True, False}
+    for item in refused:
+        again = tries[item.client, item.request] > 1
+        assert item.outcome is (Outcome.INFO if again else Outcome.FAIL)
+
+
+def test_a_log_that_decided_that_there_is_no_room_says_so_for_every_try(lab):
+    lab.boards.manners = {"b1": "silent", "b2": "decided full", "b3": "silent"}
+    operations, _ = lab.run(20)
+    refused = [item for item in operations if item.status == "full"]
+    tries = Counter((client, request) for _board, client, request in lab.boards.asked)
+    assert any(tries[item.client, item.request] > 1 for item in refused)
+    assert {item.outcome for item in refused} == {Outcome.FAIL}
 
 
 def test_rumours_write_and_delete_at_their_own_pace_each_asked_for_once(lab):
