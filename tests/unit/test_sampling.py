@@ -78,7 +78,7 @@ def test_a_decision_takes_beta_polls_of_two_delays_each() -> None:
     cluster.need(lambda: bool(cluster.replies), 1000)
     took = cluster.now_ms - start
     assert 6 * 20 <= took <= 6 * 22, "a poll begins with the tick after the last one's end"
-    own = [item for item in cluster.sent[sent:] if item.source == 1 and item.kind == sampling.QUERY and item.fields[0]]
+    own = [item for item in cluster.sent[sent:] if item.source == 1 and item.kind == sampling.QUERY]
     assert len(own) == 6 * 5
 
 
@@ -189,6 +189,26 @@ def test_late_answers_and_repeated_ones_do_not_count() -> None:
     assert decision.polls == 1 and decision.unclear == 1
     cluster.receive(3, 1, codec.encode_message(7, 3, 1, 9, sampling.ANSWER, (poll, "x", "other")))
     assert decision.answers == {}
+
+
+def test_a_board_that_lost_its_journal_accepts_all_keys_again_in_a_few_periods() -> None:
+    cluster = make(5, sampling={"keys": 60, "k": 4, "alpha": 3})
+    for number in range(60):
+        cluster.command(1, CLIENT, number, CHOOSE, f"k{number}", f"v{number}")
+        cluster.run(50)
+    cluster.run(2000)
+    cluster.reboot(5, wipe=True)
+    cluster.run(8000)
+    for number in range(60):
+        assert accepted(cluster, f"k{number}") == [f"v{number}"] * 5
+
+
+def test_keys_and_values_of_any_length_fit_a_message() -> None:
+    cluster = make(3, sampling={"keys": 10})
+    for number in range(10):
+        cluster.command(1, CLIENT, number, CHOOSE, f"{number}" * 32, f"{number}" * 64)
+    cluster.run(5000)
+    assert 400 < cluster.largest_message <= schema.MAX_MESSAGE
 
 
 def test_full_and_busy_say_so() -> None:

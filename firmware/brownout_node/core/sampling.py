@@ -18,12 +18,14 @@ from .errors import ConfigError
 
 QUERY = 144
 ANSWER = 145
+KNOWN = 146
 CHOOSE = 144
 CHOSEN = 145
 
 MESSAGES = (
-    (QUERY, "sample_query", "poll:u key:k value:t"),  # value: what the asker prefers; poll 0 wants no answer
+    (QUERY, "sample_query", "poll:u key:k value:t"),  # value: what the asker prefers
     (ANSWER, "sample_answer", "poll:u key:k value:t"),
+    (KNOWN, "sample_known", "preferred:[kt]40"),  # for boards that have not heard of these keys
 )
 EVENTS = (
     (144, "preferred", "key:k value:t polls:u"),
@@ -39,7 +41,7 @@ _KEY = 0x23000  # + slot: (key, preferred, whether it is accepted)
 _RECORD = "kto"
 _VALUES = 4
 _WAITERS = 16
-_WOKEN = 4  # keys that are told in a sync period, for boards that nobody has asked yet
+_BYTES = 440  # of what is known: what MAX_MESSAGE leaves beside the longest header
 
 
 class Decision:
@@ -62,7 +64,7 @@ class Decision:
 
 
 class Sampling:
-    kinds = (QUERY, ANSWER)
+    kinds = (QUERY, ANSWER, KNOWN)
     operations = (CHOOSE, CHOSEN)
 
     def __init__(self, node, stored):
@@ -81,6 +83,7 @@ class Sampling:
         self._waiting = []  # (client, request, key, value)
         self._number = self._random.below(1 << 28)  # an answer to an earlier boot must not count
         self._reported = None
+        self._told = ""  # the last key that was told to somebody
         for slot in range(self._most):
             packed = stored.get(_KEY + slot)
             if packed is not None:
@@ -117,7 +120,7 @@ class Sampling:
                 self._waiting.append((client, request, key, value))
             if decision is None:
                 self._begin(key, value)
-                self.node.send(schema.ALL, QUERY, (0, key, value))
+                self.node.send(schema.ALL, KNOWN, ([(key, value)],))
 
     def _answer(self, waiter, decision):
         status = schema.OK if waiter[3] == decision.value else schema.MISMATCH
@@ -138,9 +141,8 @@ class Sampling:
                     self._poll(key, decision)
         if now >= self._wake_at:
             self._wake_at = now + self.node.config.sync_period_ms
-            for key in self._random.sample(sorted(self.keys), _WOKEN):
-                for peer in self._random.sample(self._peers, 1):
-                    self.node.send(peer, QUERY, (0, key, self.keys[key].value))
+            for peer in self._random.sample(self._peers, 1):
+                self._tell(peer)
         if now >= self._digest_at:
             self._digest_at = now + self.node.config.digest_period_ms
             digest = self.digest()
@@ -149,21 +151,41 @@ class Sampling:
                 count = len([key for key in self.keys if self.keys[key].accepted])
                 self.node.emit(schema.DIGEST, ("sampling", 0, digest, count))
 
+    def _tell(self, peer):
+        """As many keys as fit, each time the next ones: a board may have been asked of none of them."""
+        keys = sorted(self.keys)
+        keys = [key for key in keys if key > self._told] + [key for key in keys if key <= self._told]
+        batch = []
+        size = 0
+        for key in keys:
+            entry = (key, self.keys[key].value)
+            size += len(codec.pack("kt", entry))
+            if size > _BYTES or len(batch) == 40:
+                break
+            batch.append(entry)
+            self._told = key
+        if batch:
+            self.node.send(peer, KNOWN, (batch,))
+
     # Messages.
 
     def on_message(self, source, kind, fields):
-        poll, key, value = fields
         if source not in self._peers:
             return
+        if kind == KNOWN:
+            for key, value in fields[0]:
+                if key not in self.keys and len(self.keys) < self._most:
+                    self._begin(key, value)
+            return
+        poll, key, value = fields
         decision = self.keys.get(key)
         if kind == QUERY:
             if decision is None:
                 if len(self.keys) >= self._most:
                     return
                 decision = self._begin(key, value)
-            if poll:
-                self.node.send(source, ANSWER, (poll, key, decision.value))
-        elif decision is not None and poll == decision.poll and poll and source in decision.asked:
+            self.node.send(source, ANSWER, (poll, key, decision.value))
+        elif decision is not None and poll == decision.poll and source in decision.asked:
             decision.asked.remove(source)
             answers = decision.answers
             answers[value] = answers.get(value, 0) + 1
