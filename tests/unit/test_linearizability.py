@@ -290,3 +290,10 @@ def test_histories_made_for_the_bench_are_concurrent_and_are_what_they_are_said_
     assert findings[2].answer is Answer.NO and findings[2].minimal
     names = [call.name for call in findings[2].counter_example]
     assert names[-1] == "stale" and len(names) <= 4
+
+
+def test_ten_clients_that_are_never_idle_on_one_key_are_within_the_budget() -> None:
+    """A look that fits is placed at once; to try it in each later place as well would double the search each time."""
+    keys = checking.history(1, operations=4000, clients=10, keys=1)
+    (finding,) = check_keys(keys, CAS_REGISTER, 200_000).values()
+    assert finding.answer is Answer.YES

@@ -181,6 +181,9 @@ class Search:
 
     The set of calls done is kept as (how many of the first are all done, bits of those behind them, bits of unknown
     ones), so that it stays small however long the history is. furthest: the last end that the search could not pass.
+
+    A look that fits the state is placed at once, before any update, and never tried elsewhere: it changes nothing, so
+    whatever order works with it later works with it here.
     """
 
     def __init__(self, history: Sequence[Call], model: Model) -> None:
@@ -193,56 +196,85 @@ class Search:
         self._node = self._head.next
         self._state: Any = model.initial
         self._required = sum(call.end is not None for call in history)
+        self._looking = True
         self._done = (0, 0, 0)
         self._reached: set[tuple[int, int, int, Any]] = set()
         self._placed: list[tuple[_Node, Any, tuple[int, int, int]]] = []
 
     def go_on(self, steps: int) -> Answer:
         """Search on for so many steps of the model at most."""
-        step, head, placed, reached = self._model.step, self._head, self._placed, self._reached
-        node, state, done, required = self._node, self._state, self._done, self._required
+        step, looks, head, placed, reached = (
+            self._model.step,
+            self._model.looks,
+            self._head,
+            self._placed,
+            self._reached,
+        )
+        node, state, done, required, looking = self._node, self._state, self._done, self._required, self._looking
         left = steps
         while required:
-            if node is not None and node.call is not None:
+            call = None if node is None else node.call
+            if node is not None and call is not None:
+                if (call.action in looks) is not looking or (looking and node.end is None):
+                    node = node.next
+                    continue
                 if not left:
                     break
                 left -= 1
-                following = step(state, node.call)
+                following = step(state, call)
                 # An unknown call that changes nothing is as good as one that never happened: do not branch on it.
                 if following is REFUSED or (node.end is None and following == state):
                     node = node.next
                     continue
                 after = _with(done, node)
                 place = (*after, following)
-                if place in reached:
+                if place not in reached:
+                    reached.add(place)
+                    placed.append((node, state, done))
+                    state, done = following, after
+                    _unlink(node)
+                    if node.end is not None:
+                        _unlink(node.end)
+                        required -= 1
+                    node, looking = head.next, True
+                    continue
+                if not looking:
                     node = node.next
                     continue
-                reached.add(place)
-                placed.append((node, state, done))
-                state, done = following, after
-                _unlink(node)
-                if node.end is not None:
-                    _unlink(node.end)
-                    required -= 1
-                node = head.next
+                # What comes of this look here has been tried, and nothing else here could do better: take back.
+            elif looking:
+                node, looking = head.next, False
                 continue
-            # A call had to be complete here and was not placed: take back the last choice.
-            if node is not None and (self.furthest is None or node.order > self.furthest.order):
-                self.furthest = node
-            if not placed:
+            elif node is not None and (self.furthest is None or node.order > self.furthest.order):
+                self.furthest = node  # a call had to be complete here and was not placed
+            taken = _take_back(placed, looks)
+            if taken is None:
                 self.answer = Answer.NO
                 break
-            node, state, done = placed.pop()
-            if node.end is not None:
-                _relink(node.end)
-                required += 1
-            _relink(node)
-            node = node.next
-        self._node, self._state, self._done, self._required = node, state, done, required
+            required += taken[0]
+            node, state, done, looking = taken[1].next, taken[2], taken[3], False
+        self._node, self._state, self._done, self._required, self._looking = node, state, done, required, looking
         self.steps += steps - left
         if not required:
             self.answer = Answer.YES
         return self.answer
+
+
+def _take_back(
+    placed: list[tuple[_Node, Any, tuple[int, int, int]]], looks: frozenset[str]
+) -> tuple[int, _Node, Any, tuple[int, int, int]] | None:
+    """Undo what was placed, down to the last update: how many known calls, that update, and what was before it."""
+    known = 0
+    while placed:
+        node, state, done = placed.pop()
+        if node.end is not None:
+            _relink(node.end)
+            known += 1
+        _relink(node)
+        assert node.call is not None
+        if node.call.action not in looks:
+            return known, node, state, done
+    return None
 
 
 def _with(done: tuple[int, int, int], node: _Node) -> tuple[int, int, int]:
