@@ -200,3 +200,36 @@ def test_an_opening_without_a_cause_is_invalid() -> None:
     made = world()
     made.tell("b2", "breaker", state=breaker.OPEN, cause=0, height=1)
     assert judged(made).verdict is Verdict.INVALID
+
+
+def test_two_probes_at_once_are_invalid() -> None:
+    made = world()
+    made.tell("b2", "breaker", state=breaker.HALF_OPEN, cause=breaker.ERRORS, height=1)
+    made.tell("b2", "submitted", client=1000, request=1, operation=schema.PUT)
+    made.tell("b2", "submitted", client=1001, request=1, operation=schema.PUT)
+    found = judged(made)
+    assert found.verdict is Verdict.INVALID
+    assert "two operations at once" in found.detail
+
+
+@pytest.mark.parametrize(("kept", "verdict"), [(True, Verdict.VALID), (False, Verdict.INVALID)])
+def test_a_trip_has_to_outlive_a_reboot(kept: bool, verdict: Verdict) -> None:
+    made = world()
+    made.tell("b2", "breaker", state=breaker.OPEN, cause=breaker.OPERATOR, height=1)
+    made.boot("b2")
+    if kept:
+        made.tell("b2", "breaker", state=breaker.OPEN, cause=breaker.OPERATOR, height=1)
+    made.tell("b2", "round", height=1, round=1, proposer=1)
+    made.tell("b2", "round", height=1, round=2, proposer=1)
+    found = judged(made)
+    assert found.verdict is verdict, found.detail
+
+
+def test_a_reset_may_have_come_before_the_power_went() -> None:
+    made = world()
+    made.tell("b2", "breaker", state=breaker.OPEN, cause=breaker.OPERATOR, height=1)
+    item = made.ask("reset", "k", board="b2")
+    made.answer(item, "ok", None, 0)
+    made.boot("b2")
+    made.tell("b2", "round", height=1, round=1, proposer=1)
+    assert judged(made).verdict is Verdict.VALID

@@ -5,6 +5,8 @@ Must not ask for an opening of a board that may not have noticed, such as one wi
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ..history import BoardEvent, Check
 from .evidence import Findings, fault, step
 from .membership import bound_ns
@@ -12,6 +14,9 @@ from .run import Boot, Outage, Run
 
 CLOSED, OPEN, HALF_OPEN = range(3)
 CAUSES = {0: "none", 1: "loss of quorum", 2: "divergence", 3: "errors", 4: "an operator"}
+LASTING = (2, 4)  # causes that only a reset ends
+FIRST_EVENTS = 2  # of a boot: boot, and the breaker that is open from the start
+REPORTED_WITHIN_NS = 2_000_000_000  # an event may come later than the answer to what followed it
 DEFAULT_QUORUM_MS = 600
 SEPARATING = frozenset({"isolate", "split"})
 
@@ -20,8 +25,11 @@ def check(run: Run) -> Check:
     findings = Findings("breaker")
     openings: dict[str, int] = {}
     for board in run.boards:
-        for boot in run.boots.get(board, ()):
+        boots = run.boots.get(board, [])
+        for boot in boots:
             _order(boot, findings, openings)
+        for before, after in pairwise(boots):
+            _kept(run, before, after, findings)
     asked = _noticed(run, findings)
     stale = sum(operation.status == "stale" for operation in run.history.operations)
     findings.metrics |= {"breaker_openings": openings, "stale_reads": stale, "outages_to_notice": asked}
@@ -32,6 +40,7 @@ def check(run: Run) -> Check:
 def _order(boot: Boot, findings: Findings, openings: dict[str, int]) -> None:
     """The order of a board's own events, which a gap may hide but not change."""
     state: BoardEvent | None = None
+    probe: BoardEvent | None = None
     for event in boot.events:
         if event.kind == "breaker":
             if event.fields["state"] == OPEN:
@@ -39,9 +48,37 @@ def _order(boot: Boot, findings: Findings, openings: dict[str, int]) -> None:
                 openings[cause] = openings.get(cause, 0) + 1
                 if cause == "none":
                     findings.wrong(f"{boot.board} opened its breaker and names no cause", step(event))
-            state = event
+            state, probe = event, None
+        elif event.kind == "submitted" and state is not None and state.fields["state"] == HALF_OPEN:
+            if probe is not None:
+                findings.wrong(
+                    f"{boot.board} probed with two operations at once", step(state), step(probe), step(event)
+                )
+            probe = event
         elif event.kind == "submitted" and state is not None and state.fields["state"] == OPEN:
             findings.wrong(f"{boot.board} took an operation while its breaker was open", step(state), step(event))
+
+
+def _kept(run: Run, before: Boot, after: Boot, findings: Findings) -> None:
+    """What holds until it is reset holds over a reboot too."""
+    told = [event for event in before.events if event.kind == "breaker"]
+    if not told or told[-1].fields["state"] != OPEN or told[-1].fields["cause"] not in LASTING or after.lost_journal:
+        return
+    last = told[-1]
+    if after.number != before.number + 1 or after.whole_until < FIRST_EVENTS:
+        return
+    maybe_reset = any(
+        operation.operation == "reset"
+        and operation.board == before.board
+        and (operation.finished_ns is None or operation.finished_ns >= last.received_ns - REPORTED_WITHIN_NS)
+        and operation.invoked_ns <= after.began_ns
+        for operation in run.history.operations
+    )
+    opened = any(event.kind == "breaker" and event.fields["state"] == OPEN for event in after.events[:FIRST_EVENTS])
+    if not maybe_reset and not opened:
+        findings.wrong(
+            f"{before.board} forgot over a reboot why its breaker was open", step(last), step(after.events[0])
+        )
 
 
 def _noticed(run: Run, findings: Findings) -> int:
