@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from brownout import campaign_file, faults, rig
-from brownout.checkers import durability, majority
+from brownout.checkers import durability, majority, membership
 from brownout.checkers.run import Run
 from brownout.history import Verdict
 from brownout.session import Session
@@ -190,3 +190,17 @@ def test_with_a_majority_left_a_wiped_board_excuses_nothing(asked: str) -> None:
     world.fault("f02", "isolate", "healed", "b3")
     check = majority.check(Run(world.history()))
     assert check.verdict == (Verdict.VALID if asked == "b3" else Verdict.INVALID), check.detail
+
+
+@pytest.mark.parametrize(("waited_s", "verdict"), [(11.0, Verdict.UNKNOWN), (23.0, Verdict.INVALID)])
+def test_among_many_boards_a_wrong_death_may_stand_until_the_probes_come_round(
+    waited_s: float, verdict: Verdict
+) -> None:
+    world = World(12)
+    world.boot()
+    world.cut("f01", "b3")
+    world.tell("b3", "member", board=1, state=2, incarnation=0)
+    world.wait(waited_s)
+    world.operate("get", "k0")
+    check = membership.check(Run(world.history(timing={"probe_period_ms": 1000, "suspicion_ms": 3000})))
+    assert check.verdict == verdict, check.detail
