@@ -23,7 +23,7 @@ TURNED = 112
 HONEST = 0
 SILENT = 1  # sends nothing
 EQUIVOCATE = 2  # tells the boards in `split` another value than the others, as proposer and as voter
-LIE = 3  # every digest and every value's id is another one
+LIE = 3  # every digest, value's id and text of a client, and every decided value that it passes on is another one
 REPLAY_OLD = 4  # sends what it sent before once more
 DELAY_VOTES = 5  # every message that names a value leaves late
 CORRUPT = 6  # bytes after the header are flipped
@@ -164,14 +164,25 @@ class Adversary:
         if tuple(fields) == header[5]:
             return data
         kind = header[4]
-        if seal is not None:
-            fields = seal.close(to, kind, fields[:-1])
-        return codec.encode_message(header[0], header[1], header[2], header[3], kind, fields)
+        try:
+            if seal is not None:
+                fields = seal.close(to, kind, fields[:-1])
+            return codec.encode_message(header[0], header[1], header[2], header[3], kind, fields)
+        except MessageError:
+            return data  # the lie is too long for a message
 
     def _other(self, name, letter, value):
         if self.behaviour == LIE:
-            if name != "mac" and (letter == "d" or (letter == "b" and len(value) == 32)) and value is not None:
+            if value is None or name == "mac":
+                return value
+            if letter == "d" or (letter == "b" and len(value) == 32):
                 return sha256(value).digest()[: len(value)]
+            if letter == "v":
+                return "lie"
+            if name == "origin":
+                return value % len(self.node.config.roster) + 1  # somebody else's client
+            if name == "values":
+                return [(variant(row[0]) or row[0],) for row in value]
         elif name == "value" and letter == "b":
             return variant(value) or value
         elif name == "value_id" and value is not None:
