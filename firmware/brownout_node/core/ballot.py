@@ -66,7 +66,7 @@ class Ballot:
         self._proposals = {}  # board -> (view, value id) of its latest
         self._suggestions = {}  # leader only: board -> (view, highest vote-2, other vote-2, highest vote-3)
         self._proofs = {}  # board -> (view, highest vote-1, other vote-1, highest vote-4)
-        self._slots = [None] * _SLOTS
+        self._slots = [b""] * _SLOTS
         self._deadline_ms = None
         self._resend_ms = 0
         if stored is not None:
