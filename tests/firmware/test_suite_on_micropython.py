@@ -20,7 +20,14 @@ def run(interpreter: list[str], root: Path, name: str, seed: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "seed", "least_replies"),
-    [("mirror", 1, 250), ("work", 1, 20), ("work", 2, 20), ("sampling", 1, 150), ("byzantine", 1, 200), ("byzantine", 2, 150)],
+    [
+        ("mirror", 1, 250),
+        ("work", 1, 20),
+        ("work", 2, 20),
+        ("sampling", 1, 150),
+        ("byzantine", 1, 200),
+        ("byzantine", 2, 150),
+    ],
 )
 def test_it_runs_the_same_on_both_interpreters(
     root: Path, micropython: str, name: str, seed: int, least_replies: int
