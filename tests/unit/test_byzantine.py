@@ -14,6 +14,7 @@ from brownout_node.core.ballot import Ballot
 from brownout_node.core.byzantine_pool import BATCH
 from brownout_node.core.config import Config
 from brownout_node.core.errors import ConfigError
+from brownout_node.core.register import PAGE, page_of
 from brownout_node.core.seal import Seal
 from byzantine_cluster import KINDS, Bed, Violation, violates
 from cluster import CLUSTER
@@ -285,6 +286,35 @@ def test_a_board_that_was_away_catches_up_by_what_a_blocking_set_says(behaviour:
     assert [event.fields["copied"] for event in bed.events("byzantine_caught_up") if event.board == 4][0] is True
     bed.check_liveness()
     bed.check_safety()
+
+
+def test_a_state_with_a_wrong_page_is_not_installed() -> None:
+    bed = Bed(7, 4)
+    bed.cluster.power_off(4)
+    for number in range(5):
+        client, request = bed.ask(2, 1001 + number, f"key {number}", f"value {number}")
+        assert bed.cluster.run_until(lambda row=(client, request): bed.answered(*row), 5000)
+    source = bed.protocol(2).register
+    frozen, digest, height = source.freeze(), source.digest(), source.next_height
+    bed.cluster.power_on(4)
+    behind = bed.protocol(4)
+    pages = page_of(frozen, 0)[0]
+
+    def offer(changed: int | None) -> None:
+        for board in (1, 2):
+            behind.catchup.on_message(board, byzantine.STATE_PAGE, (height, digest, 0, 0, b""))
+        for page in range(pages):
+            data = page_of(frozen, page)[1]
+            if page == changed:
+                floor, values, sessions = codec.unpack(PAGE, data)
+                data = codec.pack(PAGE, (floor, values, [(*sessions[0][:3], "lie", *sessions[0][4:])]))
+            behind.catchup.on_message(1, byzantine.STATE_PAGE, (height, digest, page, pages, data))
+
+    for changed in range(pages):
+        offer(changed)
+        assert behind.register.next_height == 1
+    offer(None)
+    assert (behind.register.next_height, behind.digest()) == (height, digest)
 
 
 def test_a_voter_that_lost_its_journal_votes_again_once_admitted() -> None:
