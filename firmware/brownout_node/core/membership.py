@@ -34,6 +34,7 @@ _MOST = const(0x3FFFFFFF)  # no board boots or refutes that often: a higher inca
 class Membership:
     kinds = (schema.PING, schema.PING_REQUEST, schema.ACK)
     operations = ()
+    health = 0  # lifeguard.py's: how many times longer everything takes
 
     def __init__(self, node, stored):
         self.node = node
@@ -109,10 +110,11 @@ class Membership:
 
     def _begin_period(self, now):
         config = self.node.config
-        self._period_at += config.probe_period_ms
+        period_ms = config.probe_period_ms * (self.health + 1)
+        self._period_at += period_ms
         if self._period_at <= now:  # ticks came late: periods are skipped, not made up for
-            self._period_at = now + config.probe_period_ms
-        self._helpers_at = now + config.probe_timeout_ms
+            self._period_at = now + period_ms
+        self._helpers_at = now + config.probe_timeout_ms * (self.health + 1)
         self._target = self.next_target()
         self._answered = self._target is None
         if self._target is not None:
@@ -141,7 +143,7 @@ class Membership:
         peer = self._index.get(source)
         if peer is None:
             return
-        self._hear(fields[-1])
+        self._hear_from(peer, fields[-1])
         number = fields[0]
         if kind == schema.PING:
             self._send(peer, schema.ACK, (number, self.node.board))
@@ -174,8 +176,19 @@ class Membership:
             for entry in waiting[: _UPDATES - 2]:
                 chosen.append(1023 - (entry & 1023))
                 left[chosen[-1]] -= 1
-        updates = [(self._boards[i], self._states[i], self._incarnations[i]) for i in chosen]
+        updates = [(self._boards[i], self._told(i), self._incarnations[i]) for i in chosen]
         self.node.send(self._boards[peer], kind, fields + (updates,))
+
+    # What lifeguard.py does otherwise.
+
+    def _told(self, index):
+        return self._states[index]
+
+    def _suspicion_ms(self, index):
+        return self.node.config.suspicion_ms
+
+    def _hear_from(self, peer, updates):
+        self._hear(updates)
 
     def _hear(self, updates):
         for board, state, incarnation in updates:
@@ -204,7 +217,7 @@ class Membership:
         self._incarnations[index] = incarnation
         self._left[index] = self._copies
         if state == _SUSPECT:
-            self._deadlines[index] = self.node.now_ms + self.node.config.suspicion_ms
+            self._deadlines[index] = self.node.now_ms + self._suspicion_ms(index)
             self._due = min(self._due, self._deadlines[index])
         elif index in self._deadlines:
             del self._deadlines[index]

@@ -65,7 +65,7 @@ class Node:
         module = __import__("brownout_node.core." + name, None, None, ("PROTOCOL",))
         codec.learn(module)
         protocol = module.PROTOCOL(self, stored)
-        protocol.name = name
+        protocol.name = getattr(module, "NAME", name)
         self.protocols.append(protocol)
         for kind in protocol.kinds:
             self._handlers[kind] = protocol.on_message

@@ -58,13 +58,13 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
 # What a run must have loaded, one of these, for a check to say anything of it; absent: every run.
 NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
     agreement.check: frozenset({"vote"}),
-    promises.check: frozenset({"vote", "membership"}),
+    promises.check: frozenset({"vote", "membership", "lifeguard"}),
     voting.check: frozenset({"vote"}),
     validity.check: frozenset({"vote", "gossip"}),
     durability.check: frozenset({"vote", "gossip"}),
     register.check: frozenset({"vote"}),
     gossip.check: frozenset({"gossip"}),
-    membership.check: frozenset({"membership"}),
+    membership.check: frozenset({"membership", "lifeguard"}),
     majority.check: frozenset({"vote"}),
     byzantine.check: frozenset({"byzantine"}),
     breaker.check: frozenset({"breaker"}),

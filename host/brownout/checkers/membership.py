@@ -39,13 +39,22 @@ def bound_ns(run: Run) -> int:
     finds nobody follows, then the suspicion.
     """
     timing = {**DEFAULT_TIMING, **run.history.manifest.get("timing", {})}
-    return two_laps_ns(run) + int(timing["suspicion_ms"] * 1_000_000)
+    return two_laps_ns(run) + int(timing["suspicion_ms"] * 1_000_000) * _drawn_out(run)[1]
 
 
 def two_laps_ns(run: Run) -> int:
     """How long one board may wait for another's probe: whoever holds it for dead by itself is put right then."""
     timing = {**DEFAULT_TIMING, **run.history.manifest.get("timing", {})}
-    return int(2 * max(1, len(run.boards) - 1) * timing["probe_period_ms"] * 1_000_000) + SLACK_NS
+    periods = 2 * max(1, len(run.boards) - 1) * _drawn_out(run)[0]
+    return int(periods * timing["probe_period_ms"] * 1_000_000) + SLACK_NS
+
+
+def _drawn_out(run: Run) -> tuple[int, int]:
+    """How many times longer periods and suspicions may become, for want of health and of confirmations."""
+    if "lifeguard" not in run.protocols:
+        return 1, 1
+    chosen = run.history.plan.get("options", {}).get("lifeguard", {})
+    return 1 + int(chosen.get("health_most", 8)), int(chosen.get("suspicion_most", 6))
 
 
 def _views(run: Run) -> dict[tuple[str, str], list[BoardEvent]]:
