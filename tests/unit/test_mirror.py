@@ -316,7 +316,7 @@ def test_storms_with_wipes_end_in_one_state(seed: int) -> None:
 
 
 def test_fifty_boards_converge_in_a_few_periods() -> None:
-    cluster = make(50, sync_period_ms=500, options={"mirror": {"rows": 120}})
+    cluster = make(50, sync_period_ms=500, options={"mirror": {"rows": 96}})
     cluster.drop = lambda sent, target: sent.kind == mirror.UPDATE
     for board in cluster.boards:
         cluster.ask(board, INCREMENT, "hits", "1")

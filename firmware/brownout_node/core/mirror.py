@@ -63,7 +63,7 @@ OPERATIONS = (
     (MEMBERS, "members"),  # those that fit into the answer; height: how many there are
     (RECALL, "recall"),
 )
-OPTIONS = "rows:64:4:200"
+OPTIONS = "rows:64:4:96"
 
 COUNTER = 0
 ELEMENT = 1
