@@ -241,6 +241,23 @@ def test_a_shallow_reorganisation_is_fine_and_a_deep_one_is_not() -> None:
             breach(work.check, world, "undid 2 blocks", work={"confirmations": 4})
 
 
+def test_a_wiped_board_may_come_by_another_block_to_the_final_ones() -> None:
+    for journal in (1, 0):
+        world = chain()
+        world.cut("f01", "b3", kind="wipe" if journal else "cut", journal=journal)
+        if journal:
+            for height in (1, 2, 3):
+                world.tell("b3", "adopted", **block(height))
+            world.tell("b3", "adopted", **block(4, "b", "a" * 12 + "0003"))
+        world.tell("b3", "reorganised", depth=1, height=3, old="", new="")
+        for height in range(4, 13):
+            world.tell("b3", "adopted", **block(height))
+        if journal:
+            fine(work.check, world)
+        else:
+            breach(work.check, world, "b3 undid 4 blocks")
+
+
 def test_boards_with_different_final_blocks() -> None:
     world = chain(4)
     for height in range(5, 13):

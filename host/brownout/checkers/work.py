@@ -19,7 +19,7 @@ FRESH_NS = 2_000_000_000
 
 @dataclass
 class Chain:
-    """One board's chain, life after life. final: height -> the block that was as deep as the confirmations."""
+    """One board's chain, over the lives of one journal. final: height -> the block that was once deep enough."""
 
     blocks: dict[int, BoardEvent] = field(default_factory=dict)
     final: dict[int, BoardEvent] = field(default_factory=dict)
@@ -29,18 +29,19 @@ class Chain:
 def check(run: Run) -> Check:
     findings = Findings("work")
     deep = confirmations(run)
-    chains = {board: _chain(run, board, deep, findings) for board in run.boots}
+    chains = {board: _chains(run, board, deep, findings) for board in run.boots}
+    every = [chain for lives in chains.values() for chain in lives]
     _mined(run, findings)
     _common_prefix(chains, findings)
     _posts(run, chains, findings)
     _progress(run, chains, findings)
-    heights = [max(chain.final, default=0) for chain in chains.values()]
+    heights = [max(chain.final, default=0) for chain in every]
     mined = len(run.by_kind.get("mined", ()))
-    top = max((max(chain.blocks, default=0) for chain in chains.values()), default=0)
+    top = max((max(chain.blocks, default=0) for chain in every), default=0)
     findings.metrics["final_height"] = max(heights, default=0)
     findings.metrics["blocks_mined"] = mined
     findings.metrics["blocks_orphaned"] = max(0, mined - top)
-    findings.metrics["deepest_reorganisation"] = max((chain.deepest for chain in chains.values()), default=0)
+    findings.metrics["deepest_reorganisation"] = max((chain.deepest for chain in every), default=0)
     return findings.check(
         f"boards agree on {max(heights, default=0)} final blocks; {max(0, mined - top)} of {mined} are in no chain"
     )
@@ -57,12 +58,17 @@ def work_of(target: int) -> int:
     return ONE // target
 
 
-def _chain(run: Run, board: str, deep: int, findings: Findings) -> Chain:
-    """Follow what a board tells; what its power took along leaves holes, and then nothing is held against it."""
+def _chains(run: Run, board: str, deep: int, findings: Findings) -> list[Chain]:
+    """Follow what a board tells; what its power took along leaves holes, and then nothing is held against it.
+
+    A board that lost its journal begins anew, and may come by other blocks to the same ones.
+    """
     chain = Chain()
+    chains = [chain]
     for boot in run.boots[board]:
         if boot.lost_journal:
-            chain.blocks.clear()
+            chain = Chain()
+            chains.append(chain)
         for event in boot.events:
             if event.kind == "reorganised":
                 height, depth = event.fields["height"], event.fields["depth"]
@@ -70,7 +76,7 @@ def _chain(run: Run, board: str, deep: int, findings: Findings) -> Chain:
                 _undo(board, chain, height, event, findings)
             elif event.kind == "adopted":
                 _adopt(board, chain, event, deep, findings)
-    return chain
+    return chains
 
 
 def _undo(board: str, chain: Chain, height: int, event: BoardEvent, findings: Findings) -> None:
@@ -130,10 +136,10 @@ def _mined(run: Run, findings: Findings) -> None:
                 )
 
 
-def _common_prefix(chains: dict[str, Chain], findings: Findings) -> None:
+def _common_prefix(chains: dict[str, list[Chain]], findings: Findings) -> None:
     """At each height, the final block of all boards is the same."""
     first: dict[int, tuple[str, BoardEvent]] = {}
-    for board, chain in chains.items():
+    for board, chain in [(board, chain) for board, lives in chains.items() for chain in lives]:
         for height, event in sorted(chain.final.items()):
             other, known = first.setdefault(height, (board, event))
             if known.fields["id"] != event.fields["id"]:
@@ -143,13 +149,18 @@ def _common_prefix(chains: dict[str, Chain], findings: Findings) -> None:
                 break
 
 
-def _posts(run: Run, chains: dict[str, Chain], findings: Findings) -> None:
+def _posts(run: Run, chains: dict[str, list[Chain]], findings: Findings) -> None:
     """What was answered is in the chain, once, and nothing is in it that no client asked for."""
     included: dict[tuple[int, int], list[BoardEvent]] = {}
     for event in run.of("included"):
         included.setdefault((event.fields["client"], event.fields["request"]), []).append(event)
     asked = {(item.client, item.request): item for item in run.history.operations if item.operation == "post"}
-    final = {event.fields["id"]: height for chain in chains.values() for height, event in chain.final.items()}
+    final = {
+        event.fields["id"]: height
+        for lives in chains.values()
+        for chain in lives
+        for height, event in chain.final.items()
+    }
     for request, events in included.items():
         item = asked.get(request)
         if item is None or item.value != events[0].fields["value"]:
@@ -167,12 +178,12 @@ def _posts(run: Run, chains: dict[str, Chain], findings: Findings) -> None:
 
 
 def _still_there(
-    run: Run, chains: dict[str, Chain], item: Operation, events: list[BoardEvent], findings: Findings
+    run: Run, chains: dict[str, list[Chain]], item: Operation, events: list[BoardEvent], findings: Findings
 ) -> None:
     """The final block at the answer's height has the post, wherever its record is known."""
     holding = {event.fields["id"] for event in events}
-    for board, chain in chains.items():
-        block = chain.final.get(item.height or 0)
+    for board, lives in chains.items():
+        block = lives[-1].final.get(item.height or 0)
         if block is None or block.fields["id"] in holding:
             continue
         life = next(boot for boot in run.boots[board] if boot.number == block.boot)
@@ -185,7 +196,7 @@ def _still_there(
             return
 
 
-def _progress(run: Run, chains: dict[str, Chain], findings: Findings) -> None:
+def _progress(run: Run, chains: dict[str, list[Chain]], findings: Findings) -> None:
     """By the end every board that runs has come close to what another had adopted a bound before."""
     mark_ns = max(run.healed_ns, run.ended_ns - run.converge_ns)
     reached = [event.fields["height"] for event in run.of("adopted") if event.received_ns <= mark_ns]
@@ -193,12 +204,12 @@ def _progress(run: Run, chains: dict[str, Chain], findings: Findings) -> None:
     if run.ended_ns - mark_ns < FRESH_NS:
         return
     for board in run.live_boards():
-        height = max(chains[board].blocks, default=0)
+        height = max(chains[board][-1].blocks, default=0)
         if height < target:
             said = [event for event in run.of("fork_refused") if event.board == board]
             findings.wrong(
                 f"{board} is at height {height} at the end; {target} had been reached"
                 f" {(run.ended_ns - mark_ns) / 1e9:.1f} s before" + ("; it refused a deep fork" if said else ""),
                 *[step(event) for event in said[-4:]],
-                *[step(chain.blocks[target]) for chain in chains.values() if target in chain.blocks][:1],
+                *[step(lives[-1].blocks[target]) for lives in chains.values() if target in lives[-1].blocks][:1],
             )
