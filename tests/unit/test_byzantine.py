@@ -317,6 +317,14 @@ def test_a_state_with_a_wrong_page_is_not_installed() -> None:
     assert (behind.register.next_height, behind.digest()) == (height, digest)
 
 
+def check_votes_since_admission(bed: Bed, board: int, sent: int) -> None:
+    """Below the height of its admission nobody knows any more what it has promised."""
+    (admitted,) = bed.events("byzantine_admitted")
+    heights = [row.fields[0] for row in bed.cluster.sent[sent:] if row.source == board and row.kind == byzantine.VOTE]
+    assert heights and min(heights) >= admitted.fields["height"]
+    assert all(height >= admitted.fields["height"] for height in bed.protocol(board).ballots)
+
+
 def test_a_voter_that_lost_its_journal_votes_again_once_admitted() -> None:
     bed = Bed(3, 4, latency_ms=(1, 5))
     bed.check_liveness()
@@ -324,10 +332,40 @@ def test_a_voter_that_lost_its_journal_votes_again_once_admitted() -> None:
     bed.cluster.wipe(2)
     bed.cluster.power_on(2)
     assert not bed.protocol(2).voting
+    lost = len(bed.cluster.sent)
     assert bed.cluster.run_until(lambda: bed.protocol(2).voting, 20000)
     bed.cluster.power_off(1)
     bed.honest.remove(1)
     bed.check_liveness()
+    check_votes_since_admission(bed, 2, lost)
+
+
+def test_a_voter_that_lost_a_value_it_voted_for_votes_again_once_admitted() -> None:
+    bed = Bed(3, 4, latency_ms=(10, 10))
+    bed.cluster.run(500)
+    bed.ask(bed.protocol(1).leader(1, 0), 1001)
+    bed.cluster.run(15)  # everybody has cast vote-1
+    bed.cluster.power_off(2)
+    records = bed.cluster.boards[2].journal.records
+    lost = [key for key in records if 0x20400 < key < 0x20420 and key % 16]
+    assert lost
+    for key in lost:
+        del records[key]
+    bed.cluster.power_on(2)
+    assert not bed.protocol(2).voting
+    bed.cluster.power_off(2)
+    bed.cluster.power_on(2)
+    assert not bed.protocol(2).voting
+    lost = len(bed.cluster.sent)
+    assert bed.cluster.run_until(lambda: bed.protocol(2).voting, 20000)
+    height = bed.protocol(2).register.next_height
+    vote = (height - 1, 9, 1, b"i" * 32)  # as if the height before went on
+    data = bed.protocol(1).seal.close(2, byzantine.VOTE, vote)
+    bed.cluster.receive(1, 2, codec.encode_message(CLUSTER, 1, 1, 1, byzantine.VOTE, data))
+    assert height - 1 not in bed.protocol(2).ballots
+    bed.check_liveness()
+    bed.check_safety()
+    check_votes_since_admission(bed, 2, lost)
 
 
 # The rules of safe values, beside the specification's own words.

@@ -84,8 +84,11 @@ class Ballot:
         for place in range(7):
             if marks[place][0] >= 0:
                 slot = marks[place][1]
-                value = codec.unpack("b", stored.get(bank + 1 + slot))[0]
-                value_id = self._hold(value)
+                packed = stored.get(bank + 1 + slot)
+                if packed is None:
+                    self.owner.lose_standing()  # it no longer knows what it has promised
+                    continue
+                value_id = self._hold(codec.unpack("b", packed)[0])
                 self._slots[slot] = value_id
                 self.marks[place] = (marks[place][0], value_id)
         board = self.node.board

@@ -120,11 +120,13 @@ class Byzantine:
         self.stored = stored
         self.persist = node.persist
         self.voting = has_standing(node.config, stored, self.shelf, self.register.next_height)
+        packed = self.shelf.get(schema.JOURNAL_STANDING)
+        self.since = 1 if packed is None else codec.unpack("ou", packed)[1]  # below it, promises may be lost
         self.pool = Pool(self)
         self.catchup = CatchUp(self)
         self.ballots = {}
         for height in (self.register.next_height - 1, self.register.next_height):
-            if height:
+            if height >= self.since:
                 self.ballots[height] = Ballot(self, height, stored)
                 self.ballots[height].decided = height < self.register.next_height
         self._heard = 0
@@ -190,7 +192,9 @@ class Byzantine:
         next_height = self.register.next_height
         if height < next_height and kind != VALUE_FETCH:
             self.catchup.help(source, height)
-        if not self.voting or source not in self.weights or not next_height - 1 <= height <= next_height + 1:
+        if not self.voting or source not in self.weights:
+            return
+        if not max(next_height - 1, self.since) <= height <= next_height + 1:
             return
         ballot = self.ballots.get(height)
         if ballot is None:
@@ -343,8 +347,15 @@ class Byzantine:
         self.pool.forget_admission(board, boot)
         if board == node.board and boot == node.boot and not self.voting:
             self.voting = True
+            self.since = height + 1
+            self.ballots = {}
             self.shelf.persist(schema.JOURNAL_STANDING, codec.pack("ou", (True, height + 1)))
             node.emit(_ADMITTED, (board, height + 1))
+
+    def lose_standing(self):
+        """This board's promises are not all in its journal: it votes no more until the log admits it."""
+        self.voting = False
+        self.shelf.persist(schema.JOURNAL_STANDING, codec.pack("ou", (False, 0)))
 
     def superseded(self):
         """The next height is a new one: keep its ballot and the last one's."""
