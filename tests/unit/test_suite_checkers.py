@@ -187,6 +187,22 @@ def test_what_only_a_wiped_board_had_is_not_held_against_anybody() -> None:
     breach(mirror.check, world, "5 to 9")
 
 
+def test_a_removal_that_only_a_wiped_board_knew_of_is_not_held_against_anybody() -> None:
+    for wiped in ("b3", "b2"):
+        world = Mirror()
+        world.write("b1", "add", "team", "ada")
+        row = world.rows[1, 1]
+        world.remove("b3", "team", "ada")
+        world.rows[1, 1] = row
+        world.cut("f01", wiped, kind="wipe", journal=1)
+        world.settle()
+        world.read("members", "team", "ada", 1)
+        if wiped == "b3":
+            fine(mirror.check, world)
+        else:
+            breach(mirror.check, world, "not the 0 rows")
+
+
 def test_an_update_that_was_not_told_does_not_accuse() -> None:
     world = Mirror()
     world.write("b1", "add", "team", "ada", to=[], told=False)

@@ -104,9 +104,20 @@ def _lost(run: Run, updates: Updates, dot: Dot) -> bool:
     event = updates.own.get(dot)
     if event is None or any(line == dot[0] and number >= dot[1] for line, number in updates.elsewhere):
         return False
+    return _wiped_after(run, event)
+
+
+def _wiped_after(run: Run, event: BoardEvent) -> bool:
+    """Whether the board that told it lost its journal later."""
     boots = run.boots[event.board]
     order = next(boot.order for boot in boots if boot.number == event.boot)
     return any(boot.order > order and boot.lost_journal for boot in boots)
+
+
+def _may_be_back(run: Run, updates: Updates, dot: Dot) -> bool:
+    """Whether a row was dropped by a board that lost its journal later: who else knew of that is not recorded."""
+    event = updates.dropped.get(dot)
+    return event is not None and _wiped_after(run, event)
 
 
 def _untold(run: Run, updates: Updates) -> list[Operation]:
@@ -177,7 +188,7 @@ def _since(events: list[BoardEvent], digest: object) -> int:
 def _adds_up(run: Run, updates: Updates, digest: str, findings: Findings) -> None:
     """Compute the state that all updates make, and compare; only where every update is known."""
     untold = _untold(run, updates)
-    lost = [dot for dot in updates.own if _lost(run, updates, dot)]
+    lost = [dot for dot in updates.rows if _lost(run, updates, dot) or _may_be_back(run, updates, dot)]
     findings.metrics["updates_untold"] = len(untold)
     findings.metrics["updates_lost_with_a_journal"] = len(lost)
     if untold or lost or run.history.gaps:
@@ -272,6 +283,8 @@ def _members(run: Run, updates: Updates, findings: Findings) -> None:
             steps += [updates.dropped[dot] for dot in dots if dot in updates.dropped]
             young = any(event.received_ns + FRESH_NS > read.invoked_ns for event in steps)
             if of != key or (key, element) in doubtful or young or any(_lost(run, updates, dot) for dot in dots):
+                continue
+            if any(_may_be_back(run, updates, dot) for dot in dots):
                 continue
             alive = [dot for dot in dots if dot not in updates.dropped]
             if bool(alive) != (element in members):
