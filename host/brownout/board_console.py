@@ -47,7 +47,7 @@ def _raw_keyboard() -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin)
+    tty.setraw(sys.stdin, termios.TCSADRAIN)  # what was typed meanwhile is not thrown away
     try:
         yield
     finally:
@@ -57,9 +57,10 @@ def _raw_keyboard() -> Iterator[None]:
 def interact(board: str, port: str) -> None:
     """Join terminal and board until Ctrl-], the end of piped input, or the end of the cable."""
     opened = open_port(port, 115_200)
-    print(f"console of {board}; Ctrl-] leaves it", file=sys.stderr, flush=True)
     try:
         with _raw_keyboard():
+            # Only now is the key what it says: a terminal that waits for a whole line would keep it.
+            print(f"console of {board}; Ctrl-] leaves it", end="\r\n", file=sys.stderr, flush=True)
             _join(opened)
     except (serial.SerialException, OSError) as error:
         raise RigError(f"board {board} at {port}: its port is gone ({error})") from error

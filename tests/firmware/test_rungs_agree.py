@@ -84,7 +84,14 @@ def replay(micropython: str, tmp_path: Path) -> Replay:
 
 
 SHORT = ("torn-write", 3, True)
-RUNS = [("blackout", 1, False), ("split-brain", 2, False), SHORT, ("wiped-voter", 1, True), ("breaker", 1, True), ("lifeguard", 1, True)]
+RUNS = [
+    ("blackout", 1, False),
+    ("split-brain", 2, False),
+    SHORT,
+    ("wiped-voter", 1, True),
+    ("breaker", 1, True),
+    ("lifeguard", 1, True),
+]
 
 
 @pytest.mark.parametrize(("name", "seed", "drawn"), RUNS, ids=[row[0] for row in RUNS])
