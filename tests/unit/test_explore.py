@@ -219,3 +219,12 @@ def test_what_explore_cannot_take_is_said(
 def test_weather_that_is_calm_changes_nothing() -> None:
     the_plan = plan(load_campaign("demo"), RIG, 5)
     assert simulate(the_plan, RIG, weather=Weather()).trace_hash == simulate(the_plan, RIG).trace_hash
+
+
+def test_a_turn_of_proposers_takes_longer_with_longer_time_outs() -> None:
+    """Two of five boards are wiped and the rest holds a lock: rounds of twice the time took 6.3 s to find its owner."""
+    tried = try_seed(load_campaign("wiped-voter"), load_rig("sim"), 100015)
+    assert not tried.violates, tried
+    drawn = draw(load_campaign("wiped-voter"), 100015).campaign
+    assert drawn.timing["propose_timeout_ms"] == 800
+    assert drawn.checks.progress_within_s > PROGRESS_WITHIN_S

@@ -11,19 +11,24 @@ from typing import Any
 
 
 class Engine:
-    """`now_ns` is the virtual time; `calls` counts what was called so far."""
+    """`now_ns` is the virtual time."""
 
     def __init__(self) -> None:
         self.now_ns = 0
-        self.calls = 0
         self._order = 0
         self._stopped = False
         self._heap: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
 
     def at(self, time_ns: int, function: Callable[..., Any], *arguments: Any) -> None:
         """Call function(*arguments) at a time, now at the earliest; calls of one time come in the order of `at`."""
-        self._order += 1
-        heappush(self._heap, (max(time_ns, self.now_ns), self._order, function, arguments))
+        now_ns = self.now_ns
+        self._order = order = self._order + 1
+        heappush(self._heap, (time_ns if time_ns > now_ns else now_ns, order, function, arguments))
+
+    @property
+    def calls(self) -> int:
+        """How many calls were made so far: whatever is not due any more."""
+        return self._order - len(self._heap)
 
     @property
     def idle(self) -> bool:
@@ -34,7 +39,6 @@ class Engine:
         heap = self._heap
         while heap and heap[0][0] <= until_ns:
             self.now_ns, _, function, arguments = heappop(heap)
-            self.calls += 1
             function(*arguments)
         self.now_ns = max(self.now_ns, until_ns)
 
@@ -44,7 +48,6 @@ class Engine:
         self._stopped = False
         while heap and not self._stopped:
             self.now_ns, _, function, arguments = heappop(heap)
-            self.calls += 1
             function(*arguments)
 
     def stop(self) -> None:

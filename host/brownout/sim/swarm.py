@@ -72,18 +72,20 @@ class _Drawing:
         if core is not None:
             faults.append(core)
             duration_s += core.for_s
+        serial_only = random.randint(0, min(campaign.serial_only, len(self.names)))
+        timing = self._timing()
         drawn = replace(
             campaign,
             duration_s=round(duration_s, 3),
             voters=self.voters,
             learners=self.learners,
-            serial_only=random.randint(0, min(campaign.serial_only, len(self.names))),
-            timing=self._timing(),
+            serial_only=serial_only,
+            timing=timing,
             workload=self._workload(),
             faults=tuple(faults),
             nemesis=None,
             checks=ChecksSpec(
-                min(PROGRESS_WITHIN_S, campaign.checks.progress_within_s),
+                min(PROGRESS_WITHIN_S * self._slower(timing), campaign.checks.progress_within_s),
                 min(CONVERGE_WITHIN_S, campaign.checks.converge_within_s),
                 operations_at_least=1,
             ),
@@ -214,6 +216,12 @@ class _Drawing:
             if factor != 1.0:
                 timing |= {name: max(10, round(getattr(usual, name) * factor)) for name in names}
         return timing
+
+    def _slower(self, timing: dict[str, int]) -> float:
+        """How many times longer a round's time-outs are than usual: a lock may cost a turn of all proposers."""
+        document = {"cluster": 0, "board": 1, "bed": "bed", "seed": 0, "roster": [[1, "b1", 1]]}
+        drawn, usual = Config({**document, **timing}), Config(document)
+        return max(1.0, float(drawn.propose_timeout_ms / usual.propose_timeout_ms))
 
     def _workload(self) -> WorkloadPlan:
         random, limit = self.random, self.campaign.workload
