@@ -1,9 +1,9 @@
 """How far a run on boards and the same run in the simulator are apart, and the simulated times that bring them nearest.
 
 The plan of the run, its campaign with every fault and operation that the seed has drawn, is simulated again with other
-times for a hop of the network and for a board's work on a message. Compared are whole distributions, by their two-sample
-Kolmogorov-Smirnov distance: the largest difference between the shares of both samples up to any value, 0 for the same
-and 1 for samples that nowhere overlap. Must not write anything, and must not fit what no sample tells of.
+times for a hop of the network and for a board's work on a message. Compared are whole distributions, by their
+two-sample Kolmogorov-Smirnov distance: the largest difference between the shares of both samples up to any value, 0 for
+the same and 1 for samples that nowhere overlap. Must not write anything, and must not fit what no sample tells of.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Times:
-    """What is fitted. A hop takes low_ms and up to spread_ms more (uniform), or that much more on average (exponential)."""
+    """What is fitted. A hop takes low_ms and up to spread_ms more (uniform), or so much more on average (exponential)."""
 
     latency: str
     low_ms: float
