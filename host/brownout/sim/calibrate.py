@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Times:
-    """What is fitted. A hop takes low_ms and up to spread_ms more (uniform), or so much more on average (exponential)."""
+    """What is fitted. A hop takes low_ms and up to spread_ms more (uniform), or as much on average (exponential)."""
 
     latency: str
     low_ms: float
