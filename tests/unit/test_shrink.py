@@ -248,3 +248,9 @@ def test_a_violating_run_is_shrunk_to_a_campaign_that_violates_the_same(root: Pa
     assert "invalid  promises" in violates.stdout
     environment["PYTHONPATH"] = ""
     assert command("run", "minimal.toml", "--rig", "sim", "--seed", "7", "--out", "good").returncode != 1
+
+
+def test_a_plan_from_before_campaigns_named_their_protocols_is_still_a_plan() -> None:
+    document = plan(load_campaign("demo"), load_rig("sim"), 1).to_document()
+    older = {key: value for key, value in document.items() if key not in ("protocols", "options", "checker", "sources")}
+    assert read_plan(older).to_document() == document

@@ -15,6 +15,7 @@ from ..contracts import UsageError
 from ..fault_kinds import KINDS
 from ..faults import Plan, PlannedFault, load_own
 from ..history import FaultStage, History, Operation
+from ..protocols import DEFAULT
 from ..rig import PlannedBoard
 from ..store import load, read_document
 from ..workload import PlannedOperation, WorkloadPlan
@@ -50,6 +51,7 @@ def read_run(folder: Path) -> Recorded:
 
 def read_plan(document: dict[str, Any]) -> Plan:
     """plan.json as a plan again."""
+    document = {"protocols": DEFAULT, "options": {}, "checker": None, "sources": {}, **document}  # older plans
     load_own(document["checker"], document["sources"])
     faults = [PlannedFault(**{**entry, "boards": tuple(entry["boards"])}) for entry in document["faults"]]
     boards = tuple(PlannedBoard(**entry) for entry in document["boards"])
