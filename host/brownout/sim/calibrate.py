@@ -24,12 +24,12 @@ from ..contracts import UsageError
 from ..fault_kinds import KINDS
 from ..faults import Plan
 from ..history import History
+from ..operations import GOSSIP_OPERATIONS, LOG_OPERATIONS, UNASKED
 from ..rig import Rig, SimSpec
 from ..store import load
 from .explicit import read_plan
 from .runs import simulate
 
-GOSSIP_OPERATIONS = ("write", "delete", "read")
 CONVERGENCE = "gossip until all boards"
 LEAST_SAMPLES = 10  # of a distribution that is fitted to
 FACTORS = (2.0, 1.4, 1.15)  # by which a time is tried longer and shorter, pass by pass
@@ -139,13 +139,20 @@ def samples(history: History) -> Samples:
     found: dict[str, list[float]] = {
         "log operations": [],
         "gossip operations": [],
+        "other operations": [],
         "decisions on the proposer's clock": [d.own_ms for d in decisions if d.own_ms is not None],
         "decisions until all voters": [d.all_ms for d in decisions if d.all_ms is not None],
         CONVERGENCE: [s.all_ms for s in item_spreads(history) if s.all_ms is not None],
     }
     for name, values in operation_latencies(history).items():
-        found["gossip operations" if name in GOSSIP_OPERATIONS else "log operations"] += values
+        found[f"{_place(name)} operations"] += values
     return {name: sorted(values) for name, values in found.items() if values}
+
+
+def _place(operation: str) -> str:
+    if operation in LOG_OPERATIONS:
+        return "log"
+    return "gossip" if operation in (*GOSSIP_OPERATIONS, *UNASKED) else "other"
 
 
 def calibrate(history: History, plan: Plan, rig: Rig, progress: Progress | None = None) -> Calibrated:
@@ -180,6 +187,8 @@ def calibrate(history: History, plan: Plan, rig: Rig, progress: Progress | None 
 def _fit(before: SimSpec, ratio: float, distance: Callable[[Times], float], enough: Callable[[], bool]) -> SimSpec:
     """From the rig's own times, all longer by the ratio of the medians: one time after the other, in smaller steps."""
     start = Times.of(before)
+    if distance(start) == 0:
+        return before
     scaled = start.times(ratio)
     best = min((start, scaled.as_latency("uniform"), scaled.as_latency("exponential")), key=distance)
     for factor in FACTORS:
