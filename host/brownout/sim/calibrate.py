@@ -185,12 +185,17 @@ def calibrate(history: History, plan: Plan, rig: Rig, progress: Progress | None 
 
 
 def _fit(before: SimSpec, ratio: float, distance: Callable[[Times], float], enough: Callable[[], bool]) -> SimSpec:
-    """From the rig's own times, all longer by the ratio of the medians: one time after the other, in smaller steps."""
+    """From the best of some starts one time after the other, in smaller and smaller steps.
+
+    The starts: the rig's own times; all longer by the ratio of the medians; and a board's work alone, by its square,
+    since little else than the number of messages tells work from hops, and a search may end between the two.
+    """
     start = Times.of(before)
     if distance(start) == 0:
         return before
-    scaled = start.times(ratio)
-    best = min((start, scaled.as_latency("uniform"), scaled.as_latency("exponential")), key=distance)
+    longer = start.times(ratio), start.times(ratio**2, "work_ms")
+    drawn = [times.as_latency(latency) for times in longer for latency in ("uniform", "exponential")]
+    best = min((start, *drawn), key=distance)
     for factor in FACTORS:
         better = True
         while better and not enough():
