@@ -90,10 +90,11 @@ class Lifeguard(Membership):
             del self._own[index]
         super()._change(index, state, incarnation)
 
-    def _told(self, index):
-        if index in self._own and self._own[index][2]:
-            return _SUSPECTED_BY_ME
-        return super()._told(index)
+    def _records(self, chosen):
+        mine = [index for index in self._own if self._own[index][2]]
+        return [
+            (self._boards[i], _SUSPECTED_BY_ME if i in mine else self._states[i], self._incarnations[i]) for i in chosen
+        ]
 
     def _hear_from(self, peer, updates):
         suspects = [(board, incarnation) for board, state, incarnation in updates if state == _SUSPECTED_BY_ME]

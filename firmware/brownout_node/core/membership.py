@@ -176,13 +176,12 @@ class Membership:
             for entry in waiting[: _UPDATES - 2]:
                 chosen.append(1023 - (entry & 1023))
                 left[chosen[-1]] -= 1
-        updates = [(self._boards[i], self._told(i), self._incarnations[i]) for i in chosen]
-        self.node.send(self._boards[peer], kind, fields + (updates,))
+        self.node.send(self._boards[peer], kind, fields + (self._records(chosen),))
 
     # What lifeguard.py does otherwise.
 
-    def _told(self, index):
-        return self._states[index]
+    def _records(self, chosen):
+        return [(self._boards[i], self._states[i], self._incarnations[i]) for i in chosen]
 
     def _suspicion_ms(self, index):
         return self.node.config.suspicion_ms
