@@ -33,8 +33,8 @@ PERIODS_NS = [1_000_000 + number * 7919 for number in range(TIMERS)]
 AFTER_NS = [300_000 + number * 1009 for number in range(ONCE)]
 TURNS = 5
 IDLE_S = 60.0
-SEEDS = 24
-SWARM_TURNS = 3
+SEEDS = 100
+SWARM_TURNS = 2
 INPUTS = (b"R", b"T")  # of a transcript: receive (commands too), tick
 
 
