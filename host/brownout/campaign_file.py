@@ -263,7 +263,7 @@ def _operations(document: Table, duration_s: float, names: tuple[str, ...]) -> t
 
 
 def _operation(table: Table, duration_s: float, names: tuple[str, ...]) -> PlannedOperation:
-    name = table.choice("operation", tuple(name for name in of_clients(names) if name != "read"))
+    name = table.choice("operation", of_clients(names))
     row = row_of(name)
     absent = {key for key, draw in (("value", row.value), ("expected", row.expected)) if draw is None}
     table.only(*(key for key in OPERATION_KEYS if key not in absent))
