@@ -81,7 +81,8 @@ def test_a_fit_finds_the_times_of_a_run_again() -> None:
         assert entry.fitted_to
         assert entry.samples >= 10
         assert entry.distance_before > 0.9
-        assert entry.distance_after < 0.35
+        # Two samples of one distribution are farther apart than this once in a thousand times (Smirnov 1948).
+        assert entry.distance_after < 1.95 * (1 / entry.samples + 1 / entry.samples_after) ** 0.5
 
 
 def test_a_run_with_the_rigs_own_times_changes_nothing() -> None:

@@ -142,7 +142,8 @@ def test_a_wiped_voter_is_silent_until_it_is_admitted_through_the_log() -> None:
     assert len(votes_sent(cluster, 2)) == before
     (admitted,) = events(cluster, "admitted")
     assert (admitted.board, admitted.boot, admitted.fields["board"]) == (2, boot, 2)
-    assert admitted.fields["height"] == height_of(cluster, 2)
+    # The answer that brought the admission may have brought later entries too.
+    assert 10 < admitted.fields["height"] <= height_of(cluster, 2)
     fill(cluster, 5)
     cluster.run(100)
     assert all(row.fields[0] >= admitted.fields["height"] for row in votes_sent(cluster, 2)[before:])

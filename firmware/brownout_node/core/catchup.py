@@ -90,7 +90,6 @@ class CatchUp:
             period_ms *= _IDLE_FACTOR
         if now_ms - self._polled_ms < period_ms:
             return
-        self._polls += 1
         if self._state_from and self._state_tries < 8:
             self._state_tries += 1
             self._polled_ms = now_ms
@@ -110,15 +109,17 @@ class CatchUp:
             self.vote.pool.submit(command)
 
     def _fetch(self, peer):
+        self._polls += 1
         self._polled_ms = self.node.now_ms
         self.node.send(peer, FETCH, (self.register.next_height,))
 
     def _peer(self):
         # A voter mostly, anybody sometimes: cut off from every voter, a learner still has other learners.
-        anybody = self._random.below(4) == 0
-        boards = [row[0] for row in self.node.config.roster if anybody or row[2]]
-        boards = [board for board in boards if board != self.node.board and not self.vote.is_dead(board)]
-        return boards[self._random.below(len(boards))] if boards else 0
+        # 0 where the draw is of no use: the next tick draws again.
+        config = self.node.config
+        boards = config.voters if self._random.below(4) else config.roster
+        board = boards[self._random.below(len(boards))][0]
+        return 0 if board == self.node.board or self.vote.is_dead(board) else board
 
     def offer(self, peer, height):
         """Send the decided values from `height` on, if there are any."""

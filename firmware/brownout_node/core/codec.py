@@ -153,13 +153,16 @@ def _write(items, fields, out):
     if not isinstance(fields, (tuple, list)) or len(fields) != len(items):
         raise MessageError("%d fields are needed: %s" % (len(items), type(fields)))
     _head(out, 0x80, len(items))
-    for index in range(len(items)):
-        item = items[index]
+    index = -1
+    for item in items:
+        index += 1
         value = fields[index]
         if item == _UNSIGNED or item == _SIGNED:
             if type(value) is not int or (value < 0 and item == _UNSIGNED) or abs(value) >> 63:
                 raise MessageError("field %d: not an integer in range" % index)
-            if value < 0:
+            if 0 <= value < 24:  # most are: their head is all
+                out.append(value)
+            elif value < 0:
                 _head(out, 0x20, -1 - value)
             else:
                 _head(out, 0, value)
@@ -236,8 +239,11 @@ def _read(items, data, at, out):
     # Append one value for each item to `out`, return where the next begins. IndexError: the data end before that.
     for item in items:
         first = data[at]
-        number = first & 31
         at += 1
+        if first < 24 and item == _UNSIGNED:  # most are
+            out.append(first)
+            continue
+        number = first & 31
         if number > 23:
             if number > 27:
                 raise MessageError("%d: reserved or indefinite length" % at)
