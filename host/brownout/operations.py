@@ -81,6 +81,13 @@ def colour(turn: Turn, _key: str) -> str:
     return turn.random.choice(("red", "green", "blue"))
 
 
+def transfer(turn: Turn, key: str) -> str:
+    """To another account, and how much; now and then more than there is."""
+    others = [other for other in all_keys(turn.keys) if other != key]
+    target = turn.random.choice(others) if others else f"{key}-2"
+    return f"{target}:{turn.random.choice((1, 2, 5, 10, 20, 60))}"
+
+
 _MIRROR = (
     ClientOperation("increment", value=amount, weight=4, again=False),
     ClientOperation("add", value=element, weight=2, again=False),
@@ -95,6 +102,10 @@ _SAMPLING = (
     ClientOperation("chosen", value=None, closing=all_keys),
 )
 _WORK = (ClientOperation("post"),)
+_BANK = (
+    ClientOperation("transfer", value=transfer, weight=4),
+    ClientOperation("balance", value=None, weight=1, closing=all_keys),
+)
 _BREAKER = (  # an operator's, one now and then where a mix names them
     ClientOperation("trip", value=None, weight=0, again=False),
     ClientOperation("reset", value=None, weight=0, again=False),
@@ -111,6 +122,7 @@ _ROWS = (
     *_MIRROR,
     *_SAMPLING,
     *_WORK,
+    *_BANK,
     *_BREAKER,
 )
 _BY_NAME = {row.name: row for row in _ROWS}

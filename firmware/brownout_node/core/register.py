@@ -279,6 +279,8 @@ class Pool:
             outcome = None if entry[2] == ADMIT else self._register.outcome(entry[0], entry[1])
             if outcome is None:
                 rest.append(entry)
-            elif outcome and entry[_MINE] and (outcome[0] != schema.EXPIRED or not self._register.is_copy):
+            elif not outcome or not entry[_MINE] or entry[0] >= schema.FIRST_OWN:
+                pass  # nobody waits for it here
+            elif outcome[0] != schema.EXPIRED or not self._register.is_copy:
                 self._node.reply(entry[0], entry[1], *outcome)
         self.entries = rest

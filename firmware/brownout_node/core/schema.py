@@ -74,6 +74,7 @@ MESSAGES = (
 )
 
 FIRST_CLIENT = 1000
+FIRST_OWN = 0x20000000  # + board: what a board itself asks of the log; nobody waits for the answer
 
 # One decided value: the commands of a batch, in order. A batch that fits a proposal is at most 384 bytes.
 BATCH = "[uuukvv]8"  # (client, request, operation, key, value, expected)

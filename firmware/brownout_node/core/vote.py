@@ -59,6 +59,7 @@ class Vote:
         self.voting = has_standing(node.config, stored, self.register.next_height)
         self.catchup = CatchUp(self, stored)
         self.pool = Pool(node, self.register)
+        self.watch = None  # called when the log has grown; it may submit to the pool, and nothing else
         self._later = []
         self._slots = [None] * _SLOTS
         self._resend_ms = 0
@@ -152,6 +153,12 @@ class Vote:
             self._run()
         elif taken is False:
             self.node.reply(client, request, schema.BUSY, None, 0)
+
+    def propose(self, command):
+        """Put a command of this board's own to the log; False: no room. `register.outcome` tells what became of it."""
+        taken = self.pool.submit(command)
+        self._run()
+        return taken
 
     def on_tick(self):
         now_ms = self.node.now_ms
@@ -463,6 +470,8 @@ class Vote:
         for source, kind, fields in later:
             if fields[0] == self.register.next_height:
                 self._take_vote(source, kind, fields)
+        if self.watch is not None:
+            self.watch()
 
 
 PROTOCOL = Vote
