@@ -16,6 +16,7 @@ from . import (
     agreement,
     breaker,
     byzantine,
+    commit,
     crashes,
     durability,
     faults,
@@ -49,6 +50,7 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     mirror.check,
     work.check,
     sampling.check,
+    commit.check,
     liveness.check,
     majority.check,
     crashes.check,
@@ -71,6 +73,7 @@ NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
     mirror.check: frozenset({"mirror"}),
     work.check: frozenset({"work"}),
     sampling.check: frozenset({"sampling"}),
+    commit.check: frozenset({"commit"}),
     byzantine.check: frozenset({"byzantine"}),
 }
 

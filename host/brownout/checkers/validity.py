@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from brownout_node.core import schema
+
 from ..history import BoardEvent, Check, Operation, Outcome
 from ..protocols import OPERATIONS
 from .evidence import Findings, operation, step
@@ -31,8 +33,8 @@ def _asked_for(run: Run, asked: dict[tuple[int, int], Operation], findings: Find
     for event in run.of("applied"):
         fields = event.fields
         name = OPERATIONS.get(fields["operation"], str(fields["operation"]))
-        if name == "admit":
-            continue
+        if name == "admit" or fields["client"] >= schema.FIRST_OWN:
+            continue  # of the boards' own; those of commit are judged by its check
         count += 1
         content = (fields["client"], fields["request"], name, fields["key"], fields["value"], fields["expected"])
         if content in checked:
