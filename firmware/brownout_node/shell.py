@@ -13,7 +13,6 @@ import time
 from hashlib import sha256
 
 from .core import codec, schema
-from .core.node import Node
 from .core.options import Options
 from .core.step import step
 from .storage.journal import Journal
@@ -66,6 +65,10 @@ class Shell:
         self._telemetry = Telemetry(self._link, publish, config.telemetry == "serial")
         self.journal = Journal(port.flash_region())
         self.journal.open()
+        if config.flight:
+            from .core.recorder import RecordedNode as Node
+        else:
+            from .core.node import Node
         self.node = Node(config, self.journal, self._about(), port.entropy())
         self.node.handle(schema.TRAP, self._on_trap)
         self.node.handle(schema.DESCRIBE, self._on_describe)

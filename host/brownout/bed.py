@@ -20,9 +20,10 @@ from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
 from .firmware_build import build
 from .flash import FlashResult, FlashTarget, flash, raise_failures
-from .mqtt_connection import Connect, by_broker
+from .mqtt_connection import Connect, MqttConnection, by_broker
 from .pace import Pace, WallPace
 from .protocols import DEFAULT, keys_of
+from .replay.tap import HOST, FlightRecord
 from .rig import PlannedBoard, Rig, choose_boards, load_model
 from .serial_hub import SerialHub
 from .switches import lab_switches
@@ -177,7 +178,7 @@ class Bed(Hand):
 
     boards: the parts of the run. settings: what all boards' configurations hold. directory: the run's folder, for
     serial logs and the lab of a rig that is made for the run. firmware: a folder of firmware to flash instead of ours.
-    own: protocols that do not lie in it, file name -> text.
+    own: protocols that do not lie in it, file name -> text. recorded: whether boards keep a flight recording.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class Bed(Hand):
         settings: Mapping[str, Any] | None = None,
         firmware: Path | None = None,
         own: Mapping[str, str] | None = None,
+        recorded: bool = False,
         progress: Progress = quiet,
     ) -> None:
         super().__init__(rig)
@@ -206,6 +208,7 @@ class Bed(Hand):
         self.watch = Watch(self.pace)
         self.began_ns = self.pace.now_ns()
         self.telemetry = Telemetry(rig.bed, self.now_ns)
+        self.flight = FlightRecord(directory, self.now_ns, by_events=True, firmware=firmware) if recorded else None
         self.described: dict[str, dict[str, str]] = {}
         self.flashed: dict[str, str] = {}
         self._requests = 0
@@ -278,7 +281,13 @@ class Bed(Hand):
         """The config.json of one board."""
         everybody = [other.board for other in self.boards]
         keys = keys_of(self.loaded, self.seed, board.board, everybody)
-        return self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **self.settings, **keys)
+        more = {**self.settings, **keys}
+        if self.flight is not None:
+            more["flight"] = 1
+        document = self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **more)
+        if self.flight is not None:
+            self.flight.board(document)
+        return document
 
     def _flash(self) -> None:
         """Flash every board anew, with a fresh journal; it stays at its prompt."""
@@ -298,6 +307,12 @@ class Bed(Hand):
         self.telemetry.subscribe(self.watch.take)
         self.telemetry.connect(*self.broker_address)
         self._stack.callback(self.telemetry.close)
+        if self.flight is not None:
+            self._stack.callback(self.flight.close)
+            topics = [(f"{self.rig.bed}/g/#", 0), (f"{self.rig.bed}/cmd/#", 0)]
+            tap = MqttConnection("tap", *self.broker_address, topics, self._on_tapped)
+            tap.start()
+            self._stack.callback(tap.close)
         bridged = {
             board.name: (self.places[board.name].mqtt_host, self.places[board.name].mqtt_port)
             for board in self.boards
@@ -312,7 +327,21 @@ class Bed(Hand):
             voters=[board.name for board in self.boards if board.weight],
             directory=self.directory / "serial",
             clock=self.now_ns,
+            on_sent=None if self.flight is None else lambda message: self._keep(HOST, message),
         )
+
+    def _on_tapped(self, topic: str, payload: bytes) -> None:
+        """What boards and clients send through the broker."""
+        levels = topic[len(self.rig.bed) + 1 :].split("/")
+        numbers = {board.name: board.board for board in self.boards}
+        if levels[0] == "cmd":
+            self._keep(HOST, payload)
+        elif len(levels) == 3 and levels[1] in numbers:
+            self._keep(numbers[levels[1]], payload)
+
+    def _keep(self, board: int, message: bytes) -> None:
+        assert self.flight is not None
+        self.flight.message(board, message)
 
     def _power_on(self) -> None:
         self.power.on(self.names)

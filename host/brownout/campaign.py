@@ -101,9 +101,9 @@ def open_bed(
 ) -> SessionBed:
     """The bed that carries out a plan on its rig. directory: the run's folder."""
     if rig.simulated is not None:
-        from .sim.bed import SimBed
+        from .sim.flight import RecordedSimBed
 
-        return SimBed(rig.simulated, plan, rig, weather=weather)
+        return RecordedSimBed(rig.simulated, plan, rig, directory, weather)
     return Bed(
         rig,
         plan.boards,
@@ -113,6 +113,7 @@ def open_bed(
         settings=plan.configuration,
         firmware=firmware,
         own={name: text for name, text in plan.sources.items() if name != plan.checker},
+        recorded=True,
         progress=progress,
     )
 

@@ -68,6 +68,7 @@ class Cable:
         self.board = board
         self.path = path
         self.bridge: BoardBridge | None = None
+        self.on_sent: Callable[[bytes], None] | None = None
         self.last_byte_ns: int | None = None
         self.last_byte_s = 0.0
         self.received_bytes = self.received_frames = self.damaged = self.dropped = self.losses = 0
@@ -261,6 +262,8 @@ class Cable:
 
     def send_message(self, message: bytes) -> bool:
         """A message of a client or of the controller."""
+        if self.on_sent is not None:
+            self.on_sent(message)
         return self.send(bytes((frames.CLIENT,)) + message)
 
     def send(self, payload: bytes) -> bool:

@@ -30,6 +30,7 @@ class SerialHub:
     """ports: board -> path of its serial port. bridged: board -> (host, port) of the broker's end of its link.
 
     directory: where `<board>.log` files go. on_line(board, text): each line of console text. clock: as telemetry's.
+    on_sent(message): what the host says to a board by its cable.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class SerialHub:
         on_line: LineCallback | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         baud_rate: int = 115200,
+        on_sent: Callable[[bytes], None] | None = None,
     ) -> None:
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -56,6 +58,7 @@ class SerialHub:
         for board, path in ports.items():
             log = directory / f"{board}.log" if directory is not None else None
             self.cables[board] = Cable(board, path, cluster, telemetry, log, on_line, clock, baud_rate, self._note)
+            self.cables[board].on_sent = on_sent
         for board, address in (bridged or {}).items():
             cable = self.cables[board]
             cable.bridge = BoardBridge(bed, board, board in voters, address, cable.send)

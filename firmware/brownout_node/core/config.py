@@ -28,6 +28,7 @@ _NUMBERS = (
     " gossip_feedback:0:0:1"  # 1: receivers answer what was new to them, and then those periods begin anew
     " gossip_early:1:0:1"  # 0: news waits for the period, so that rounds are rounds
     " random_order:0:0:1"  # 1: whom to probe and to repair with is drawn anew each time, not from a shuffled lap
+    " flight:0:0:1"  # 1: the flight recorder runs
 )
 _WORD = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 _RESERVED = "all voters host"  # names of addresses in topics and on cables

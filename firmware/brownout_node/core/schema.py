@@ -145,6 +145,7 @@ SAFE_MODE = 7
 LOST_EVENTS = 8
 DESCRIBED = 9
 DIGEST = 10
+FLIGHT = 11
 MEMBER = 16
 WRITTEN = 32
 MERGED = 33
@@ -182,6 +183,7 @@ EVENTS = (
     (LOST_EVENTS, "lost_events", "first:u last:u"),  # fell out of the bounded ring before they could leave
     (DESCRIBED, "described", "request:u files:u"),  # the answer to DESCRIBE is complete
     (DIGEST, "digest", "protocol:k height:u digest:d count:u"),  # state of one protocol, at a height where it has one
+    (FLIGHT, "flight", "at:u data:b"),  # a piece of the boot's recording, see recorder.py; at: bytes before it
     (MEMBER, "member", "board:u state:u incarnation:u"),
     (WRITTEN, "written", "key:k value:v stamp:u number:u"),  # a local multi-writer write or delete, durable
     (MERGED, "merged", "key:k value:v stamp:u writer:u number:u repair:o"),  # somebody's update became the state here

@@ -115,6 +115,16 @@ class Journal:
         """The keys from `low` up to, not including, `high`, in order."""
         return sorted([key for key in self._index if low <= key < high])
 
+    def recent(self, pages):
+        """The keys of the values in the last so many pages that were written."""
+        end = self._block(self._sequence) * self._pages + (self._offset - 1) // _PAGE
+        total = self._blocks * self._pages
+        found = []
+        for key in self._index:
+            if (end - (self._index[key] >> 10) // _PAGE) % total < pages:
+                found.append(key)
+        return found
+
     def _block(self, sequence):
         return (sequence + self._shift) % self._blocks
 
