@@ -44,6 +44,7 @@ def test_what_a_seed_draws_stays_within_the_campaigns_limits(name: str, seed: in
     assert small.learners <= min(campaign.learners, MOST_LEARNERS)
     assert small.serial_only <= campaign.serial_only
     core = [fault for fault in small.faults if fault.place == "core"]
+    assert drawn.weather.calm or all(fault.at_s >= drawn.weather.until_s for fault in core)
     assert set(small.kinds) - {fault.kind for fault in core} <= set(campaign.kinds)
     assert small.duration_s <= LONGEST_S + len(core) * (PROGRESS_WITHIN_S + 1.001)
     assert small.workload.operations_per_s <= campaign.workload.operations_per_s

@@ -195,6 +195,12 @@ def test_the_weather_notes_whom_it_met() -> None:
     assert all(entry.height and entry.nth >= 1 for entry in votes)
 
 
+def test_weather_ends_when_it_is_said_to() -> None:
+    weather = Weather(5.0, 5.0, 5.0, until_s=3.0)
+    times = [entry.at_s for entry in simulate(plan(load_campaign("demo"), RIG, 1), RIG, weather=weather).struck]
+    assert 2.0 < max(times) < 3.0
+
+
 @pytest.mark.parametrize("name", CAMPAIGNS)
 def test_an_unhurried_campaign_has_the_same_events_further_apart(name: str) -> None:
     campaign = replace(load_campaign(name), nemesis=None)

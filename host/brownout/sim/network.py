@@ -24,12 +24,16 @@ MOST_HELD = 1000  # messages that one rule keeps back
 
 @dataclass(frozen=True)
 class Weather:
-    """What the network does to messages by itself, in percent of them. late_ms: how late a late one is at most."""
+    """What the network does to messages by itself, in percent of them.
+
+    late_ms: how late a late one is at most. until_s: when it ends, on the simulation's clock; None: never.
+    """
 
     loss_percent: float = 0.0
     duplicate_percent: float = 0.0
     late_percent: float = 0.0
     late_ms: float = 200.0
+    until_s: float | None = None
 
     @property
     def calm(self) -> bool:
@@ -104,7 +108,7 @@ class Network:
         arrive_ns = depart_ns + hop_ns() + (hop_ns() if hops == 2 else 0)
         parcel = Parcel(source, target, data, deliver, self._epoch)
         weather = self.weather
-        if not weather.calm and source != HOST and target != HOST:
+        if self._weather_reigns() and source != HOST and target != HOST:
             draw = self._random.random
             nth = self._count(parcel)
             if draw() * 100 < weather.loss_percent:
@@ -125,6 +129,10 @@ class Network:
             arrive_ns = last_ns + 1
         self._last_ns[pair] = arrive_ns
         self.engine.at(arrive_ns, self._arrive, parcel)
+
+    def _weather_reigns(self) -> bool:
+        weather = self.weather
+        return not weather.calm and (weather.until_s is None or self.engine.now_ns < weather.until_s * 1e9)
 
     def _count(self, parcel: Parcel) -> int:
         """The number of this message among those of its kind and height on its pair."""

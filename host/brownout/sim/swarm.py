@@ -239,6 +239,10 @@ class _Drawing:
         )
 
     def _weather(self) -> Weather:
+        """Over with the faulty phase: progress within a bound is promised only where messages arrive.
+
+        (Partial synchrony: Dwork, Lynch, Stockmeyer, "Consensus in the presence of partial synchrony", JACM 35, 1988.)
+        """
         random = self.random
         if random.random() < 0.5:
             return Weather()
@@ -248,4 +252,5 @@ class _Drawing:
             duplicate_percent=random.choice(percents),
             late_percent=random.choice(percents),
             late_ms=random.choice((20.0, 200.0, 1000.0)),
+            until_s=self.faulty_s,
         )
