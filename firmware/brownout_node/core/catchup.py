@@ -32,7 +32,12 @@ def has_standing(config, stored, next_height):
     if packed is not None:
         may_vote, height = codec.unpack("ou", packed)
         return may_vote and next_height >= height
-    # Without the genesis that the flasher wrote nobody knows what this board has promised.
+    # A cluster that began with a saved state has no votes below it; see recovery.py.
+    return next_height >= config.options.get("recovery", {}).get("from_height", 0) and is_own_genesis(config, stored)
+
+
+def is_own_genesis(config, stored):
+    """Whether the flasher wrote this journal's genesis: without it nobody knows what this board has promised."""
     packed = stored.get(schema.JOURNAL_GENESIS)
     return packed is not None and codec.unpack("uu", packed) == (config.cluster, config.board)
 
