@@ -53,6 +53,7 @@ TIMINGS = (
     "digest_period_ms",
     "metrics_period_ms",
 )
+MOST_VOTERS = 16
 MOST_OPERATIONS = 100_000
 # The keys of an [[operation]]: what each is.
 OPERATION_KEYS = {
@@ -152,7 +153,7 @@ def parse_campaign(document: Table) -> Campaign:
     head = document.table("campaign")
     head.only("name", "description", "duration_s", "voters", "learners", "serial_only", "protocols")
     duration_s = head.seconds("duration_s", 0.5, LONGEST_S)
-    voters = head.integer("voters", 1, 7, 5)
+    voters = head.integer("voters", 1, MOST_VOTERS, 5)
     learners = head.integer("learners", 0, 193, 0)
     names, sources = _protocols(head)
     checks = document.table("checks", {})

@@ -12,6 +12,7 @@ from brownout.bench import PARTS, main
 from brownout.bench.decision import DELAYS, delays_figure
 from brownout.bench.figures import Figure, Sample, document, print_table, side_by_side
 from brownout.bench.fleet import _bound, ideal_rounds
+from brownout.bench.protocols import BYZANTINE, VOTE, _traffic
 from brownout.contracts import UsageError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +113,12 @@ def test_an_unknown_measurement_is_named_with_what_is_allowed():
     with pytest.raises(UsageError, match="unknown measurement 'speed'; allowed: journal, publish") as refused:
         main(["journal", "speed"], as_json=False)
     assert all(name in str(refused.value) for name in PARTS)
+
+
+def test_an_undisturbed_decision_takes_the_messages_that_the_pages_state():
+    for shape, bytes_at_most in ((VOTE, 24 * 30 + 400), (BYZANTINE, 24 * 54 + 48 * 48 + 300)):
+        traffic = _traffic(shape, 4)
+        for kind, count in shape.messages(4).items():
+            assert count <= traffic.messages[kind] / traffic.decisions <= 1.1 * count
+        assert traffic.sizes.total() / traffic.decisions <= bytes_at_most
+        assert traffic.content.total() < traffic.sizes.total()

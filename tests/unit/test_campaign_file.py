@@ -79,7 +79,7 @@ def test_defaults() -> None:
     [
         ("", "x.toml: campaign: is missing"),
         ("[campaign]\nname = 'x'", "campaign.duration_s: is missing; allowed: a number of seconds from 0.5"),
-        (HEAD + "voters = 8", "campaign.voters: 8; allowed: an integer from 1 to 7"),
+        (HEAD + "voters = 17", "campaign.voters: 17; allowed: an integer from 1 to 16"),
         (HEAD + "serial_only = 6", "campaign.serial_only: 6; allowed: an integer from 0 to 5"),
         (HEAD + "[faults]\n", "x.toml: faults: unknown key (did you mean 'fault'?)"),
         (HEAD.replace('"x"', '"../x"'), "campaign.name: '../x'; allowed: lower-case letters"),

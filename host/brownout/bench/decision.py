@@ -7,7 +7,7 @@ to propose, so that nothing but the three rounds lies between. Must not leave ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from brownout_node.core import schema
 
@@ -27,15 +27,15 @@ VALUE = "value %05d"
 
 def vote_bed(bench: Workbench) -> Bed:
     """Five voters with the firmware's own protocols."""
-    return bench.bed("vote", VOTERS, firmware=bench.firmware_with_null_vote())
+    return bench.bed("vote", VOTERS, firmware=bench.firmware_with_nulls())
 
 
 def measure(bench: Workbench) -> list[Figure]:
     beds = {
         "vote": vote_bed(bench),
-        "null": bench.bed("null", VOTERS, firmware=bench.firmware_with_null_vote(), protocols=NULL_PROTOCOLS),
+        "null": bench.bed("null", VOTERS, firmware=bench.firmware_with_nulls(), protocols=NULL_PROTOCOLS),
     }
-    times, lost = _take_turns(beds)
+    times, lost = take_turns(beds, {"vote": schema.PUT, "null": schema.PUT}, VOTERS)
     bench.close_bed("null")
     note = (
         f"from the command at the proposer's board to its answer; {lost} lost. The vote also passes the command on to "
@@ -53,7 +53,13 @@ def measure(bench: Workbench) -> list[Figure]:
     return [ratio, _delays(bench)]
 
 
-def _take_turns(beds: dict[str, Bed]) -> tuple[dict[str, list[float]], int]:
+def take_turns(
+    beds: Mapping[str, Bed], operations: Mapping[str, int], voters: int, *, count: int = COUNT, warm_up: int = WARM_UP
+) -> tuple[dict[str, list[float]], int]:
+    """(milliseconds from command to answer by bed, answers lost). operations: what each bed is asked to do.
+
+    Each command goes to the board that proposes the next height: equal weights, so they go round.
+    """
     clients = {
         name: CommandClient(bed.broker_address, bed.rig.bed, bed.cluster, 2000 + number)
         for number, (name, bed) in enumerate(beds.items())
@@ -62,16 +68,16 @@ def _take_turns(beds: dict[str, Bed]) -> tuple[dict[str, list[float]], int]:
     heights = dict.fromkeys(beds, 0)
     lost = 0
     order = list(beds)
-    for number in range(WARM_UP + COUNT):
+    for number in range(warm_up + count):
         order.reverse()  # whoever comes second finds warm caches
         for name in order:
-            board = f"b{(heights[name] + 1) % VOTERS + 1}"  # equal weights: the proposer of the next height
-            answer = clients[name].ask(board, schema.PUT, f"k{number % KEYS}", VALUE % number)
+            board = f"b{(heights[name] + 1) % voters + 1}"
+            answer = clients[name].ask(board, operations[name], f"k{number % KEYS}", VALUE % number)
             if answer is None or answer[1] != schema.OK:
                 lost += 1
                 continue
             heights[name] = answer[2]
-            if number >= WARM_UP:
+            if number >= warm_up:
                 times[name].append(answer[0])
     for client in clients.values():
         client.close()

@@ -38,6 +38,11 @@ def find_micropython() -> str:
     return found
 
 
+def known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that are given."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 class Workbench:
     """A context manager: everything that it started ends with it."""
 
@@ -114,15 +119,16 @@ class Workbench:
         self._stack.callback(lab.close)
         return lab
 
-    def firmware_with_null_vote(self) -> Path:
-        """The firmware as sources, and the null protocol among its modules."""
+    def firmware_with_nulls(self) -> Path:
+        """The firmware as sources, and the null protocols among its modules."""
         folder = self.folder / "null-firmware"
         if not folder.exists():
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(firmware_package(), folder / "brownout_node", ignore=ignored)
             for name in ("boot.py", "main.py"):
                 shutil.copy(firmware_directory() / name, folder)
-            shutil.copy(ON_BOARD / "null_vote.py", folder / "brownout_node" / "core")
+            for name in ("null_vote.py", "null_byzantine.py"):
+                shutil.copy(ON_BOARD / name, folder / "brownout_node" / "core")
         return folder
 
     def make_bed(
@@ -133,6 +139,7 @@ class Workbench:
         voters: int = VOTERS,
         protocols: tuple[str, ...] | None = None,
         timing: dict[str, int] | None = None,
+        options: dict[str, dict[str, int]] | None = None,
         firmware: Path | None = None,
         kind: type[Bed] = Bed,
     ) -> Bed:
@@ -149,7 +156,7 @@ class Workbench:
             directory=folder,
             cluster=7,
             seed=SEED,
-            settings={**(timing or {}), **({} if protocols is None else {"protocols": protocols})},
+            settings={**(timing or {}), **known({"protocols": protocols, "options": options})},
             firmware=firmware,
             progress=self.progress,
         )

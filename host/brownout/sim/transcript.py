@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from brownout_node.storage.journal import Journal
 from .flash import BLOCK_BYTES, PowerLost, SimFlash
 
 HASH_BYTES = 8
+RECEIVED_HEAD = 12  # bytes of an R before its message
 DONE, FAILED, CUT, OTHERWISE = b"\0", b"\1", b"\2", b"\3"  # how a program or an erase ended
 
 
@@ -106,6 +107,16 @@ class Recorder:
     def parts(self, document: Mapping[str, Any]) -> Parts:
         transcript = self.transcripts[document["name"]] = Transcript(document)
         return transcript.parts()
+
+
+def messages_of(items: bytes | bytearray) -> Iterator[bytes]:
+    """The messages that a board received, from its transcript."""
+    at = 0
+    while at < len(items):
+        (size,) = struct.unpack_from("<I", items, at + 1)
+        if items[at : at + 1] == b"R":
+            yield bytes(items[at + 5 + RECEIVED_HEAD : at + 5 + size])
+        at += 5 + size
 
 
 class RecordedNode(Node):
