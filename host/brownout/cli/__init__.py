@@ -15,7 +15,7 @@ from types import FrameType
 import click
 
 from ..contracts import RigError, UsageError
-from . import bench, calibrate, check, console, explore, flash, lab, link, new, power, rig, run, shrink
+from . import bench, calibrate, check, console, explore, flash, lab, link, new, power, replay, rig, run, shrink
 
 USAGE, RIG_FAILURE, INTERRUPTED, CLOSED_PIPE = 2, 4, 130, 141
 
@@ -44,6 +44,7 @@ for _command in (
     bench.bench,
     explore.explore,
     shrink.shrink,
+    replay.replay,
     calibrate.calibrate,
     new.new,
 ):

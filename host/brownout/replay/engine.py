@@ -26,6 +26,7 @@ from ..sim.flash import SimFlash
 from .recording import FLIGHT, BoardRecord, BootRecord, Contents, Recording, genesis
 from .stream import EMITTED, HEARD, OUTPUT, STATE, STORED, TICK, Entry, Stored
 
+SILENT_MS = 600  # a boot that ended sooner may have told nothing
 ALL_KEYS = 0x10000000
 CHUNK = 40  # records of a journal that is filled anew, in one transaction
 MOST_DIFFERENT_KEYS = 6  # that are named
@@ -184,7 +185,8 @@ class BoardReplay:
         if boot.hole is not None:
             result.why = f"pieces of its recording are missing after {boot.recorded_ms} ms"
         if boot.stored is None:
-            result.why = result.why or "nothing of its recording arrived"
+            if boot.last_ms > SILENT_MS:
+                result.why = result.why or "nothing of its recording arrived"
             return
         content = self._stored_content(boot.stored)
         if stored_crc(content) != boot.stored.crc:
@@ -289,7 +291,7 @@ class BoardReplay:
             target, since = self._looked_at(node, boot, entry)
             what = f"the state of {target}"
         elif entry.kind == OUTPUT:
-            what = "what was stored and sent"
+            what, since = "what was stored and sent", max(1, self._agreed - 1)
         if self.result.difference is None:
             self.result.difference = Difference(
                 self.record.name,
@@ -377,8 +379,19 @@ def _fields(part: Any, path: str, seen: list[Any]) -> dict[str, Any]:
             seen.append(value)
             found |= _fields(value, f"{path}{name}.", seen)
         else:
-            found[path + name] = value
+            found[path + name] = frozen(value)
     return found
+
+
+def frozen(value: Any) -> Any:
+    """As it is now, for what may change in place."""
+    if isinstance(value, dict):
+        return {key: frozen(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [frozen(item) for item in value]
+    if isinstance(value, set):
+        return set(value)
+    return bytes(value) if isinstance(value, bytearray) else value
 
 
 class Replay:
