@@ -226,3 +226,134 @@ def test_the_variant_without_blocking_needs_the_vote_and_room_in_its_log() -> No
         Cluster(1, 3, protocols=["commit"], options={"commit": {"non_blocking": 1}})
     with pytest.raises(ConfigError, match="the log has room for 5"):
         Cluster(1, 12, protocols=["vote", "commit"], options={"commit": {"non_blocking": 1, "slots": 6}})
+
+
+# What becomes of a transaction whose boards lose their power or their links.
+
+
+def dark(bank: Bank) -> int:
+    """Shards 2 and 3 are prepared, and their coordinator, 1, loses power before it tells them anything."""
+    bank.drop = lambda sent, target: sent.kind == VOTE
+    request = bank.transfer(1, bank.account(2), bank.account(3), 30)
+    assert bank.run_until(lambda: len(bank.told("commit_prepared")) == 2, 100)
+    bank.power_off(1)
+    bank.drop = None
+    return request
+
+
+def test_a_shard_in_doubt_is_blocked_for_as_long_as_its_coordinator_is_away() -> None:
+    bank = Bank()
+    dark(bank)
+    bank.run(5000)
+    assert bank.balance(bank.account(2), 4)[0] == schema.BUSY
+    assert bank.answer(bank.transfer(4, bank.account(2), bank.account(5), 1)) == schema.BUSY
+    assert len(bank.told("commit_blocked")) == 2 and not bank.told("commit_resolved")
+    bank.power_on(1)
+    assert bank.run_until(bank.settled, 1000)
+    resolved = [event.fields["blocked_ms"] for event in bank.told("commit_resolved", commit=False)]
+    assert len(resolved) == 2 and all(5000 <= blocked_ms < 5300 for blocked_ms in resolved)
+    assert bank.balance(bank.account(2)) == (schema.OK, "100", 0)
+
+
+def test_the_log_unblocks_a_shard_whose_coordinator_is_away() -> None:
+    bank = Bank(non_blocking=True)
+    dark(bank)
+    bank.run(5000)
+    assert bank.settled()
+    resolved = [event.fields["blocked_ms"] for event in bank.told("commit_resolved", commit=False)]
+    assert resolved and all(800 <= blocked_ms < 1000 for blocked_ms in resolved)
+    assert bank.balance(bank.account(2), 4) == (schema.OK, "100", 0)
+    bank.power_on(1)
+    bank.run(1000)
+    assert bank.answer(bank.transfer(1, bank.account(2), bank.account(3), 30)) == schema.OK  # in the same slot
+    assert bank.run_until(bank.settled, 1000)
+    assert bank.totals() == (200, 2)
+
+
+def test_without_a_majority_the_log_unblocks_nobody() -> None:
+    bank = Bank(non_blocking=True)
+    dark(bank)
+    bank.power_off(4)
+    bank.power_off(5)
+    bank.run(5000)
+    assert len(bank.of(2).shard.prepared) == len(bank.of(3).shard.prepared) == 1
+    bank.power_on(4)
+    assert bank.run_until(bank.settled, 3000)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_who_asks_the_log_first_decides(commits: bool) -> None:
+    """Both shards are prepared and both votes are in; the log takes the coordinator's word, or a shard's."""
+    bank = Bank(non_blocking=True)
+    source, target = bank.account(2), bank.account(3)
+    asks = bank.of(1).log
+    if not commits:
+        bank.drop = lambda sent, to: 1 in (sent.source, to) and sent.kind not in KINDS
+    request = bank.transfer(1, source, target, 30)
+    bank.run(3000)
+    bank.drop = None
+    assert bank.answer(request) == (schema.OK if commits else schema.BUSY)
+    assert bank.run_until(bank.settled, 3000)
+    assert asks.look(1, 0)[1] == ([2, 3] if commits else None)
+    assert {event.fields["commit"] for event in bank.told("commit_decided")} == {commits}
+    assert bank.totals()[0] in (200, 0)
+
+
+@both
+@pytest.mark.parametrize("board", [1, 2, 3])
+def test_power_goes_before_any_effect_of_a_transfer(board: int, non_blocking: bool) -> None:
+    """One board after the other loses power before its n-th effect; whatever was answered is so, and money stays."""
+    outcomes = set()
+    for effects in range(14):
+        bank = Bank(non_blocking=non_blocking, seed=effects + 1)
+        source, target = bank.account(2), bank.account(3)
+        bank.power_off_within(board, effects)
+        request = bank.transfer(1, source, target, 30)
+        bank.run(1500)
+        bank.boards[board].effects_left = -1
+        bank.power_on(board)
+        bank.run(3000)
+        assert bank.settled(), f"cut of {board} before effect {effects}"
+        left = bank.balance(source, 4)[1]
+        assert (left, bank.balance(target, 4)[1]) in {("70", "130"), ("100", "100")}, effects
+        for reply in bank.answers(request):
+            assert reply.status == (schema.OK if left == "70" else schema.BUSY)
+        outcomes.add(left)
+        bank.transfer(5, source, target, 30, again=request)  # the client asks somebody else
+        assert bank.run_until(lambda bank=bank: bank.settled(), 2000)
+        bank.run(600)
+        assert bank.balance(source, 4)[1] == "70"
+    assert outcomes == {"70", "100"}
+
+
+@both
+@pytest.mark.parametrize("seed", [1, 2])
+def test_in_a_storm_no_money_is_made_or_lost(seed: int, non_blocking: bool) -> None:
+    weather = {"latency_ms": (1, 30), "loss_percent": 10, "duplicate_percent": 10, "late_percent": 5}
+    bank = Bank(seed=seed, non_blocking=non_blocking, **weather)
+    keys = [bank.account(board, index) for board in (1, 2, 3, 4, 5) for index in (0, 1)]
+
+    def ask() -> None:
+        if bank.now_ms < 9000:
+            source, target = bank.random.sample(keys, 2)
+            amount = bank.random.randint(1, 40)
+            request = bank.transfer(bank.random.randint(1, 5), source, target, amount)
+            bank.at(bank.now_ms + 150, again, source, target, amount, request)
+            bank.at(bank.now_ms + 30, ask)
+
+    def again(source: str, target: str, amount: int, request: int) -> None:
+        bank.transfer(bank.random.randint(1, 5), source, target, amount, again=request)
+
+    ask()
+    bank.storm(8000)
+    bank.calm()
+    bank.run(6000)
+    assert bank.settled()
+    money, accounts = bank.totals()
+    assert money == 100 * accounts
+    assert len(bank.told("commit_applied")) > 10
+    for board in bank.running:
+        for key, (_slot, balance, version) in bank.of(board).shard.accounts.items():
+            told = {event.fields["version"]: event.fields for event in bank.told("commit_applied", key=key)}
+            assert len(told) == len(bank.told("commit_applied", key=key)), "a change was made twice"
+            assert max(told, default=0) <= version and (version not in told or told[version]["balance"] == balance)
