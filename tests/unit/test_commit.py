@@ -353,6 +353,10 @@ def test_in_a_storm_no_money_is_made_or_lost(seed: int, non_blocking: bool) -> N
     assert money == 100 * accounts
     assert len(bank.told("commit_applied")) > 10
     for board in bank.running:
+        fresh = [bank.account(shard, 20 + board) for shard in (1, 3)]
+        assert bank.answer(bank.transfer(board, *fresh, 5)) == schema.OK
+    assert bank.run_until(bank.settled, 1000)
+    for board in bank.running:
         for key, (_slot, balance, version) in bank.of(board).shard.accounts.items():
             told = {event.fields["version"]: event.fields for event in bank.told("commit_applied", key=key)}
             assert len(told) == len(bank.told("commit_applied", key=key)), "a change was made twice"
