@@ -47,7 +47,9 @@ class ChipModel:
 class Chip:
     """One board. Everything is called from the event loop's thread."""
 
-    def __init__(self, name: str, model: ChipModel, image: Path, port: Path) -> None:
+    def __init__(self, name: str, model: ChipModel, image: Path, port: Path, prefix: tuple[str, ...] = ()) -> None:
+        """prefix: words before the interpreter's, such as those that enter a network namespace."""
+        self._prefix = prefix
         self.name = name
         self.model = model
         self.image = image
@@ -134,7 +136,7 @@ class Chip:
     def _command(self, flash: int, control: int, pipe: int, cause: str) -> list[str]:
         model, geometry = self.model, self.model.geometry
         numbers = (flash, control, pipe, geometry.filesystem_blocks, geometry.journal_blocks, int(model.real_timings))
-        command = [model.micropython, "-X", f"heapsize={model.heap_bytes}", "-i", "-c", BOOT]
+        command = [*self._prefix, model.micropython, "-X", f"heapsize={model.heap_bytes}", "-i", "-c", BOOT]
         return [*command, *map(str, numbers), str(model.heap_bytes), cause]
 
     def _bury(self, *, powered: bool) -> None:

@@ -13,6 +13,7 @@ Must not invent or reorder messages of a pair, and must not know why a rule stan
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -35,8 +36,19 @@ class Proxy:
     """All links of one bed. Everything but `start` and `stop` is synchronous and belongs to the event loop's thread."""
 
     def __init__(
-        self, bed: str, boards: Iterable[str], upstream_host: str, upstream_port: int, *, seed: int = 0
+        self,
+        bed: str,
+        boards: Iterable[str],
+        upstream_host: str,
+        upstream_port: int,
+        *,
+        seed: int = 0,
+        listen: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """listen: the address for boards; tls: what they are met with. The broker is reached in the clear."""
+        self._listen = listen
+        self._tls = tls
         self.bed = bed
         self.boards = tuple(boards)
         self.upstream = (upstream_host, upstream_port)
@@ -49,11 +61,13 @@ class Proxy:
         self._pairs: dict[tuple[str, bool, bytes], tuple[str, str] | None] = {}
 
     async def start(self, ports: Mapping[str, int] | None = None) -> dict[str, int]:
-        """Listen on 127.0.0.1, on `ports` where given and on free ones else; return board -> port."""
+        """Listen, on `ports` where given and on free ones else; return board -> port."""
         loop = asyncio.get_running_loop()
         for board in self.boards:
             port = (ports or {}).get(board, 0)
-            server = await loop.create_server(partial(self._accept, board), "127.0.0.1", port, backlog=128)
+            server = await loop.create_server(
+                partial(self._accept, board), self._listen, port, backlog=128, ssl=self._tls
+            )
             self._servers[board] = server
             self.ports[board] = server.sockets[0].getsockname()[1]
         return dict(self.ports)
