@@ -25,6 +25,7 @@ from .pace import Pace, WallPace
 from .protocols import DEFAULT, keys_of
 from .replay.tap import HOST, FlightRecord
 from .rig import PlannedBoard, Rig, choose_boards, load_model
+from .saved_state import StateClient
 from .serial_hub import SerialHub
 from .switches import lab_switches
 from .telemetry import Telemetry
@@ -389,6 +390,11 @@ class Bed(Hand):
     def connect(self) -> Connect:
         """Connections of clients to the broker."""
         return by_broker("workload", *self.broker_address)
+
+    def states(self) -> StateClient:
+        """A way to save boards' states and to give them back."""
+        numbers = {board.name: board.board for board in self.boards}
+        return StateClient(by_broker("states", *self.broker_address), self.rig.bed, self.cluster, self.pace, numbers)
 
     def facts(self) -> dict[str, Any]:
         """What stands around the boards, for the manifest; once everything is up."""

@@ -166,10 +166,18 @@ _ROWS = (
     ),
     FaultKind("unplug", "serial", "the serial cable is pulled", "one"),
     FaultKind("wipe", "storage", "the board loses power, and its journal is erased meanwhile", "one", for_s=0.5),
+    FaultKind(
+        "restore",
+        "storage",
+        "as wipe, and then the board is given back what the host had saved of its state a while before",
+        "one",
+        for_s=0.5,
+        parameters=(Parameter("age_s", "number", 0, 3600, default=1.0, unit="seconds"),),
+    ),
 )
 
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
 MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
-_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", *MALICE)
+_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", *MALICE)
 NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in _CHOSEN)

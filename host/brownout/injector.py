@@ -150,6 +150,8 @@ class FaultLife:
             self._trap()
         elif self.fault.kind in MALICE:
             self._malice()
+        elif self.fault.kind == "restore":
+            self._restore()
         elif self.fault.kind == "unplug":
             self._unplug()
         else:
@@ -203,7 +205,7 @@ class FaultLife:
             self.bed.power.on(free)
         return free
 
-    def _dark(self, *, wipe: bool, stagger_s: float) -> None:
+    def _dark(self, *, wipe: bool, stagger_s: float, heal: bool = True) -> None:
         boots = self.bed.watch.boots(self.boards)
         if stagger_s:
             for index, board in enumerate(self.boards):
@@ -217,8 +219,9 @@ class FaultLife:
         if wipe:
             self.bed.storage.wipe(self.boards)
         self._last()
-        free = self._on(self.boards)
-        self._note(FaultStage.HEALED, self._boot_evidence(free, boots, wiped=wipe))
+        evidence = self._boot_evidence(self._on(self.boards), boots, wiped=wipe)
+        if heal:
+            self._note(FaultStage.HEALED, evidence)
 
     def _dark_evidence(self) -> tuple[bool, dict[str, Any]]:
         """The switch's own word, and from the second side silence on every cable."""
@@ -291,6 +294,29 @@ class FaultLife:
             self.bed.power.cut_mid_write(board, operation=0, byte=0)  # disarm
         free = self._on(fired)
         self._note(FaultStage.HEALED, self._boot_evidence(free, boots))
+
+    def _restore(self) -> None:
+        """Saved, wiped a while later, and given back what was saved: what came between the log has to bring."""
+        with self.bed.states() as states:
+            found = {board: states.fetch(board, PROOF_WITHIN_S) for board in self.boards}
+            saved = {board: state for board, state in found.items() if state is not None}
+            if len(saved) < len(found):
+                self._proof(False, {"saved": sorted(saved), "not_saved": sorted(set(found) - set(saved))})
+                return
+            self.injector.stop.wait(float(self.fault.parameters.get("age_s", 1.0)))
+            self._dark(wipe=True, stagger_s=0.0, heal=False)
+            evidence: dict[str, Any] = {}
+            for board, state in saved.items():
+                given = states.give(board, state, BOOT_WITHIN_S)
+                evidence[board] = {
+                    "saved_below_height": state.height,
+                    "given_back": given.complete,
+                    "next_height": given.next_height,
+                    "reason": given.reason,
+                }
+        if not all(entry["given_back"] for entry in evidence.values()):
+            self._proof(False, evidence)
+        self._note(FaultStage.HEALED, evidence)
 
     # Links and messages.
 

@@ -8,7 +8,7 @@ what it would serve a board that is behind; one that is given a state decides by
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -80,13 +80,14 @@ class Restoration:
 
 
 class StateClient:
-    """The controller's talk with boards about their states. Use as a context manager."""
+    """The controller's talk with boards about their states. numbers: by name. Use as a context manager."""
 
-    def __init__(self, connect: Connect, bed: str, cluster: int, pace: Pace) -> None:
+    def __init__(self, connect: Connect, bed: str, cluster: int, pace: Pace, numbers: Mapping[str, int]) -> None:
         self._connect = connect
         self._bed = bed
         self._cluster = cluster
         self._pace = pace
+        self._numbers = numbers
         self._inbox = pace.inbox()
         self._sequence = 0
 
@@ -103,13 +104,13 @@ class StateClient:
         if topic == f"{self._bed}/re/{CLIENT}":
             self._inbox.put(payload)
 
-    def fetch(self, name: str, number: int, within_s: float) -> SavedState | None:
-        """The state of board `name`, whose number is `number`; None where it does not serve it in time."""
+    def fetch(self, name: str, within_s: float) -> SavedState | None:
+        """The state of a board; None where it does not serve it in time."""
         until_ns = self._pace.now_ns() + int(within_s * 1e9)
         height = 0
         pages: list[bytes] = []
         while self._pace.now_ns() < until_ns:
-            answer = self._ask(name, number, schema.STATE_FETCH, (height, len(pages)), schema.STATE_PAGE, until_ns)
+            answer = self._ask(name, schema.STATE_FETCH, (height, len(pages)), schema.STATE_PAGE, until_ns)
             if answer is None:
                 continue
             found, page, count, data = answer
@@ -122,13 +123,13 @@ class StateClient:
                 return SavedState(height, tuple(pages))
         return None
 
-    def give(self, name: str, number: int, state: SavedState, within_s: float) -> Restoration:
+    def give(self, name: str, state: SavedState, within_s: float) -> Restoration:
         """Give a board that does not vote a state; complete where it has reached that height, by whatever way."""
         until_ns = self._pace.now_ns() + int(within_s * 1e9)
         page, next_height = 0, 0
         while self._pace.now_ns() < until_ns:
             fields = (state.height, page, len(state.pages), state.check, state.pages[page])
-            answer = self._ask(name, number, recovery.RESTORE, fields, recovery.RESTORE_ANSWER, until_ns)
+            answer = self._ask(name, recovery.RESTORE, fields, recovery.RESTORE_ANSWER, until_ns)
             if answer is None:
                 continue
             next_height, page, refused, reason = answer
@@ -139,9 +140,7 @@ class StateClient:
             page = min(page, len(state.pages) - 1)
         return Restoration(False, next_height, f"no answer within {within_s:.0f} s")
 
-    def _ask(
-        self, name: str, number: int, kind: int, fields: Sequence[Any], wanted: int, until_ns: int
-    ) -> tuple[Any, ...] | None:
+    def _ask(self, name: str, kind: int, fields: Sequence[Any], wanted: int, until_ns: int) -> tuple[Any, ...] | None:
         """Send one message, and wait a moment for that board's next answer of that kind."""
         self._sequence += 1
         message = codec.encode_message(self._cluster, CLIENT, 0, self._sequence, kind, fields)
@@ -152,6 +151,6 @@ class StateClient:
                 _, source, _, _, found, answer = codec.decode_message(self._inbox.get(timeout=left_ns / 1e9))
             except (queue.Empty, MessageError):
                 continue
-            if source == number and found == wanted:
+            if source == self._numbers[name] and found == wanted:
                 return tuple(answer)
         return None

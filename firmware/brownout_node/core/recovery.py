@@ -103,6 +103,7 @@ class Recovery:
             self._begin(None)
             return "damaged: the pages are not those of the check"
         try:
+            before = register.next_height
             wanted = register.take_page(height, page, pages, data)
         except MessageError as error:
             self._begin(None)
@@ -114,6 +115,7 @@ class Recovery:
         if wanted >= pages:
             self.vote.superseded()
             self._let_vote()
+            self.node.emit(schema.CAUGHT_UP, (before, height, 0))  # from no board
             self.node.emit(RESTORED, (height, check, register.digest(), self.vote.voting))
         return None
 

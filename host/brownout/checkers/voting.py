@@ -16,7 +16,8 @@ from .evidence import Findings, step
 from .run import Boot, Run, height_told
 
 VOTES = ("prevoted", "precommitted")
-PROVEN_DARK = frozenset({"cut", "cycle", "blackout", "cut_mid_write", "wipe"})  # proven while the board is off
+# Proven while the board is off.
+PROVEN_DARK = frozenset({"cut", "cycle", "blackout", "cut_mid_write", "wipe", "restore"})
 
 
 def check(run: Run) -> Check:

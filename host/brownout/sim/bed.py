@@ -19,6 +19,7 @@ from ..faults import Plan
 from ..mqtt_connection import Connect, Connection
 from ..pace import Pace
 from ..rig import Rig, SimSpec
+from ..saved_state import StateClient
 from ..session import cluster_of
 from ..watch import Watch
 from .engine import Engine
@@ -114,6 +115,11 @@ class SimBed:
             return self.world.connect(handler)
 
         return connect
+
+    def states(self) -> StateClient:
+        """A way to save boards' states and to give them back."""
+        numbers = {board.name: board.board for board in self.plan.boards}
+        return StateClient(self.connect, self.rig.bed, self.world.cluster, self.pace, numbers)
 
     def facts(self) -> dict[str, Any]:
         return {
