@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brownout import resources
 from brownout.contracts import UsageError
-from brownout.firmware_build import build
+from brownout.firmware_build import SCHEMA_KINDS, build, slim
 from brownout.rig import load_model
+from brownout_node.core import schema
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def core_of(*protocols: str, **options: object) -> set[str]:
 
 
 def test_of_the_protocols_a_board_gets_those_that_it_loads_with_what_they_import() -> None:
-    always = {"__init__", "codec", "config", "errors", "options", "node", "step", "schema", "clock", "prng"}
+    always = {"__init__", "codec", "config", "errors", "options", "node", "step", "schema", "clock", "prng", "recorder"}
     assert core_of() == always
     assert core_of("membership") == always | {"membership"}
     assert core_of("vote") == always | {"vote", "register", "catchup"}
@@ -105,3 +107,45 @@ def test_a_module_that_does_not_compile_is_named(source: Path) -> None:
 def test_a_folder_that_is_no_firmware_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"boot\.py: cannot be read: No such file"):
         build(load_model("virtual"), tmp_path)
+
+
+def test_rows_lose_their_names_but_those_that_a_module_looks_for() -> None:
+    source = (
+        b'PING = 16\nVOTE = 48\n_REPORT = "height:u view:u"\nOPTIONS = "delay_ms:400:10:60000"\n'
+        b'HEADER = "version:u kind:u"\n'
+        b"MESSAGES = (\n    # probe:u\n"
+        b'    (PING, "ping", "probe:u updates:[uuu]8"),\n    (\n        VOTE,\n        "vote",\n        "height:u"\n'
+        b'        " value:b",\n    ),\n)\nEVENTS = ((99, "told", _REPORT), (98, "heard", "value_id:d"))\n'
+        b'OPERATIONS = (\n    (1, "put"),\n)\nLAST = 7\n'
+    )
+    slimmed = slim(source, ("value",))
+    ran: dict[str, object] = {}
+    exec(slimmed, ran)
+    assert ran["MESSAGES"] == ((16, "", ":u :[uuu]8"), (48, "", ":u value:b"))
+    assert ran["EVENTS"] == ((99, "", ":u :u"), (98, "", ":d"))
+    assert (ran["HEADER"], ran["OPTIONS"], ran["OPERATIONS"]) == (":u :u", "delay_ms:400:10:60000", ())
+    assert slimmed.split(b"\n").index(b"LAST = 7") == source.split(b"\n").index(b"LAST = 7")
+    exec(slim(source, (), range(16, 32)), ran)
+    assert ran["MESSAGES"] == ((48, "", ":u :b"),)
+
+
+def test_a_slim_schema_has_the_types_of_the_whole_one() -> None:
+    source = (resources.firmware_package() / "core" / "schema.py").read_bytes()
+    ran: dict[str, Any] = {}
+    exec(slim(source), ran)
+    for table in ("MESSAGES", "EVENTS"):
+        whole = [
+            (kind, [field.split(":")[1] for field in fields.split()]) for kind, _, fields in getattr(schema, table)
+        ]
+        assert whole == [(kind, [field.split(":")[1] for field in fields.split()]) for kind, _, fields in ran[table]]
+    rest = {name: value for name, value in vars(schema).items() if isinstance(value, int)}
+    assert rest == {name: ran[name] for name in rest}
+
+
+def test_a_board_without_the_vote_does_not_know_its_messages() -> None:
+    source = (resources.firmware_package() / "core" / "schema.py").read_bytes()
+    ran: dict[str, Any] = {}
+    exec(slim(source, (), SCHEMA_KINDS["vote"]), ran)
+    kinds = {row[0] for row in (*ran["MESSAGES"], *ran["EVENTS"])}
+    assert kinds.isdisjoint(SCHEMA_KINDS["vote"])
+    assert {schema.PING, schema.RUMOUR, schema.COMMAND, schema.BOOT, schema.MERGED} <= kinds

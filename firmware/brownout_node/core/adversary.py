@@ -33,6 +33,8 @@ EVENTS = ((TURNED, "adversary", "behaviour:u split:u"),)
 
 OPTIONS = "delay_ms:400:10:60000"
 
+FIELD_NAMES = "value value_id values origin mac"  # that it looks for in others' rows; the build leaves out all others
+
 _MAX_KEPT = const(8)  # messages kept to be sent again
 _MAX_HELD = const(24)  # messages held back; above it they are lost
 _BATCHES = ("[uuuukv]8", schema.BATCH)  # how values of the known protocols are encoded
