@@ -15,7 +15,24 @@ from types import FrameType
 import click
 
 from ..contracts import RigError, UsageError
-from . import bench, calibrate, check, console, explore, flash, lab, link, new, power, replay, rig, run, shrink
+from . import (
+    backup,
+    bench,
+    calibrate,
+    check,
+    console,
+    explore,
+    export,
+    flash,
+    lab,
+    link,
+    new,
+    power,
+    replay,
+    rig,
+    run,
+    shrink,
+)
 
 USAGE, RIG_FAILURE, INTERRUPTED, CLOSED_PIPE = 2, 4, 130, 141
 
@@ -45,7 +62,10 @@ for _command in (
     explore.explore,
     shrink.shrink,
     replay.replay,
+    export.export,
     calibrate.calibrate,
+    backup.backup,
+    backup.restore,
     new.new,
 ):
     brownout.add_command(_command)

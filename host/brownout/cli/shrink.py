@@ -41,9 +41,16 @@ def shrink(
 ) -> int:
     """Shrink the RUN of a folder to a campaign with as few faults, operations, boards and seconds as still violate.
 
-    The firmware that violated it has to be the one that Python imports: PYTHONPATH=its folder. Exit code 1 where the
-    campaign that is written violates the check, 2 where the run does not violate it again in the simulator.
+    It is shrunk with the firmware that its boards ran, which its recording holds; without a recording that has to be
+    the one that Python imports: PYTHONPATH=its folder. Exit code 1 where the campaign that is written violates the
+    check, 2 where the run does not violate it again in the simulator.
     """
+    from ..replay import firmware as recorded_firmware
+
+    if recorded_firmware.is_recorded(run) and not recorded_firmware.in_place(run):
+        return recorded_firmware.run_with(
+            run, _again(run, file, check, time_limit, verify, rig_name, firmware, folder, as_json)
+        )
     from ..campaign_text import campaign_text
     from ..rig import load_rig
     from ..sim import shrink as search
@@ -74,6 +81,25 @@ def shrink(
     else:
         _show(shrunk, file, rig_name, violated)
     return 1
+
+
+def _again(
+    run: Path,
+    file: Path,
+    check: str | None,
+    time_limit: str,
+    verify: int,
+    rig_name: str,
+    firmware: Path | None,
+    folder: Path,
+    as_json: bool,
+) -> list[str]:
+    """The same command, for a Python with the run's firmware."""
+    words = ["shrink", str(run), "--out", str(file), "--time-limit", time_limit, "--verify", str(verify)]
+    words += ["--rig", rig_name, "--runs", str(folder)]
+    words += ["--check", check] if check is not None else []
+    words += ["--firmware", str(firmware)] if firmware is not None else []
+    return [*words, "--json"] if as_json else words
 
 
 def _sizes(size: dict[str, int]) -> str:

@@ -18,10 +18,18 @@ from .. import resources
 from ..contracts import UsageError
 from . import tap
 
+STARTED = "BROWNOUT_FIRMWARE_OF"  # names the run to the process that was started for it
+
 
 def in_place(folder: Path) -> bool:
     """Whether the firmware that this Python imports is the one that the boards of the run had."""
+    if os.environ.get(STARTED) == str(folder.resolve()):
+        return True
     return bool(tap.read_boards(folder)["source"] == tap.source_hash(tap.source_files(resources.firmware_package())))
+
+
+def is_recorded(folder: Path) -> bool:
+    return (folder / tap.FOLDER / tap.BOARDS).exists()
 
 
 def run_with(folder: Path, arguments: Sequence[str]) -> int:
@@ -35,4 +43,5 @@ def run_with(folder: Path, arguments: Sequence[str]) -> int:
         path = os.pathsep.join([place, *filter(None, [os.environ.get("PYTHONPATH")])])
         script = "import sys; from brownout.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", script, *arguments]
-        return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+        environment = {**os.environ, "PYTHONPATH": path, STARTED: str(folder.resolve())}
+        return subprocess.run(command, env=environment, check=False).returncode

@@ -85,7 +85,7 @@ class Oracle:
         """How many tries violate; stop: no more tries than decide about `need`."""
         done = 0
         for at, seed in enumerate(self.seeds):
-            done += self._try(campaign, seed, _slower(self.rig, SLOWER[at % len(SLOWER)]))
+            done += self._try(campaign, seed, rig_of_try(self.rig, at))
             left = len(self.seeds) - at - 1
             if stop and (done >= self.need or done + left < self.need):
                 break
@@ -105,6 +105,11 @@ class Oracle:
         except (RigError, UsageError):
             return False
         return self.check in violated(simulated)
+
+
+def rig_of_try(rig: Rig, number: int) -> Rig:
+    """The boards of a try: the simulator's own, or slower ones."""
+    return _slower(rig, SLOWER[number % len(SLOWER)])
 
 
 def _slower(rig: Rig, factors: dict[str, float]) -> Rig:
