@@ -22,15 +22,21 @@ ABOUT = ("scenario", "0", b"\0" * 8, "power")
 TICKS = 500
 CALM_TICKS = 300
 WIPED = 3
-OPTIONS = {"work": {"hashes": 2, "bits": 6, "interval_ms": 600}}
+OPTIONS = {
+    "work": {"work": {"hashes": 2, "bits": 6, "interval_ms": 600}},
+    "commit-non-blocking": {"commit": {"non_blocking": 1}},
+}
 # What clients ask: (operation, values to draw from), of the protocol's own numbers.
 ASKED = {
     "mirror": ((152, "7 -3 x"), (153, "a b \u00fc"), (154, "a b \u00fc"), (155, "day night"), (156, ""), (157, "")),
     "work": ((136, "p q r s t"),),
     "sampling": ((144, "red green blue"),),
     "byzantine": ((96, "a b \u00fc"), (97, "")),
+    "commit": ((120, "k1:5 k2:20 k3:90 \u00fc:1 x"), (120, "k4:1 k5:30 k6:9"), (121, "")),
 }
+ASKED["commit-non-blocking"] = ASKED["commit"]
 BEFORE = {"byzantine": ["adversary"]}  # what stands before a protocol
+LOADED = {"commit-non-blocking": ["vote", "commit"]}.get(NAME, BEFORE.get(NAME, []) + [NAME])
 KEYS = ("byzantine",)  # protocols that seal what they send
 TURN = 112  # of the adversary: every behaviour in turn, at one board
 
@@ -68,12 +74,12 @@ class World:
 
     def boot(self, board):
         document = {"cluster": 1, "board": board, "bed": "t", "seed": SEED, "roster": ROSTER}
-        document["protocols"] = BEFORE.get(NAME, []) + [NAME]
+        document["protocols"] = LOADED
         if NAME in KEYS:
             pairs = [(other, 100 * min(board, other) + max(board, other)) for other in BOARDS if other != board]
             document["keys"] = [[other, str(10**63 + pair)] for other, pair in pairs]
         if NAME in OPTIONS:
-            document["options"] = {NAME: OPTIONS[NAME]}
+            document["options"] = OPTIONS[NAME]
         self.booted_ms[board] = self.now_ms
         self.nodes[board] = Node(Config(document), self.journals[board], ABOUT, 5)
         self.carry_out(board)
@@ -85,7 +91,11 @@ class World:
                 self.replies += 1
                 return
             for target in BOARDS:
-                if target != board and to in (target, schema.ALL) and (self.calm or not self.random.chance(1, 10)):
+                if (
+                    target != board
+                    and to in (target, schema.ALL, schema.VOTERS)
+                    and (self.calm or not self.random.chance(1, 10))
+                ):
                     self.queue.append((board, target, data))
 
         step(self.nodes[board], self.journals[board], send, self.done.update)
@@ -113,7 +123,7 @@ class World:
             self.carry_out(2)
         if not self.calm and self.random.chance(1, 40):
             self.boot(BOARDS[self.random.below(5)])
-        if number == TICKS // 2:
+        if number == TICKS // 2 and LOADED[-1] != "commit":
             self.journals[WIPED].records = {}
             self.journals[WIPED].condition = schema.JOURNAL_MISSING
             self.boot(WIPED)
@@ -135,8 +145,16 @@ def main():
         world.tick(number)
         if number % 100 == 0:
             print(number, world.replies)
-    for board in BOARDS:
-        print("state", world.nodes[board].protocol(NAME).digest())
+    if LOADED[-1] == "commit":
+        # Each board holds something else; none is in doubt, and together they hold what they began with.
+        banks = [world.nodes[board].protocol("commit").shard for board in BOARDS]
+        totals = [bank.total() for bank in banks]
+        money = sum([total[0] - 100 * total[1] for total in totals])
+        print("state", money, sum([len(bank.prepared) for bank in banks]))
+        print([bank.digest() for bank in banks], totals)
+    else:
+        for board in BOARDS:
+            print("state", world.nodes[board].protocol(NAME).digest())
     print(world.done.digest())
 
 

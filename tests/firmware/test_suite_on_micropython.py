@@ -27,6 +27,8 @@ def run(interpreter: list[str], root: Path, name: str, seed: int) -> list[str]:
         ("sampling", 1, 150),
         ("byzantine", 1, 200),
         ("byzantine", 2, 150),
+        ("commit", 1, 200),
+        ("commit-non-blocking", 1, 200),
     ],
 )
 def test_it_runs_the_same_on_both_interpreters(
@@ -38,3 +40,5 @@ def test_it_runs_the_same_on_both_interpreters(
     states = {line for line in on_host if line.startswith("state")}
     assert len(states) == 1, "all boards hold the same in the end, the wiped one too"
     assert int(on_host[7].split()[1]) >= least_replies
+    if name.startswith("commit"):
+        assert states == {"state 0 0"}, "no money was made or lost, and no board is in doubt"

@@ -48,6 +48,17 @@ SINCE_MS = 2  # in doubt since then, in this life
 ASK_MS = 3  # when the outcome is asked for
 BLOCKED = 4  # whether that was told
 
+_NEVER = (0,) * MAX_SLOTS
+
+
+def _free(rows, field):
+    """The lowest number that none of the rows has there."""
+    used = [row[field] for row in rows]
+    number = 0
+    while number in used:
+        number += 1
+    return number
+
 
 class Shard:
     """accounts: key -> (slot, balance, version); version counts the changes. lost: the journal is gone."""
@@ -78,7 +89,6 @@ class Shard:
                 self.sessions[row[0]] = (slot,) + row[1:]
         for board in self._boards:
             packed = stored.get(_MARKS_KEY + board)
-            self._marks[board] = [0] * MAX_SLOTS
             if packed is not None:
                 self._marks[board] = [row[0] for row in codec.unpack(_MARKS, packed)[0]]
         for place in range(MAX_PREPARED):
@@ -117,10 +127,7 @@ class Shard:
         if session is not None:
             slot = session[0]
         elif len(self.sessions) < MAX_SESSIONS:
-            used = [row[0] for row in self.sessions.values()]
-            slot = 0
-            while slot in used:
-                slot += 1
+            slot = _free(self.sessions.values(), 0)
         else:
             evicted = min(self.sessions)
             slot = self.sessions.pop(evicted)[0]
@@ -140,20 +147,10 @@ class Shard:
         row = self.accounts.get(key, (0, self.initial, 0))
         return schema.OK, str(row[1]), row[2]
 
-    def _room(self, keys):
-        """Whether accounts for these keys exist or can be made, whatever becomes of those that are prepared."""
-        new = [key for key in self.locks if key not in self.accounts]
-        new += [key for key in keys if key not in self.accounts]
-        return len(self.accounts) + len(new) <= MAX_ACCOUNTS
-
     def _change(self, txn, key, change):
         row = self.accounts.get(key)
         if row is None:
-            used = [other[0] for other in self.accounts.values()]
-            slot = 0
-            while slot in used:
-                slot += 1
-            row = (slot, self.initial, 0)
+            row = (_free(self.accounts.values(), 0), self.initial, 0)
         row = (row[0], row[1] + change, row[2] + 1)
         self.accounts[key] = row
         self.persist(_ACCOUNT_KEY + row[0], codec.pack(_ACCOUNT, (key, row[1], row[2])))
@@ -171,7 +168,9 @@ class Shard:
         for key in keys:
             if key in self.locks:
                 return schema.BUSY
-        if not self._room(keys):
+        # Room is needed for what is prepared as well, whatever becomes of it.
+        new = [key for key in list(self.locks) + list(keys) if key not in self.accounts]
+        if len(self.accounts) + len(new) > MAX_ACCOUNTS:
             return schema.FULL
         if source in keys and self.accounts.get(source, (0, self.initial))[1] < amount:
             # For good: another board may be asked the same, and must not be told otherwise.
@@ -201,7 +200,7 @@ class Shard:
         """This board's vote, (yes, status); None where the transaction was committed here. A yes is durable."""
         if txn[:2] in self.prepared:
             return True, schema.OK
-        if txn[1] <= self._marks[txn[0]][txn[2]]:
+        if txn[1] <= self._marks.get(txn[0], _NEVER)[txn[2]]:
             return None
         key = self.key_of(txn)
         if key == txn[5]:
@@ -211,10 +210,7 @@ class Shard:
         status = schema.BUSY if len(self.prepared) >= MAX_PREPARED else self._refusal(txn, (key,))
         if status != schema.OK:
             return False, status
-        used = [row[PLACE] for row in self.prepared.values()]
-        place = 0
-        while place in used:
-            place += 1
+        place = _free(self.prepared.values(), PLACE)
         self._hold(txn, place, self._patience_ms)
         self.persist(_PREPARED_KEY + place, codec.pack(TRANSACTION, txn))
         self.node.emit(_PREPARED, txn[:2] + txn[3:])
@@ -240,8 +236,9 @@ class Shard:
         self._change(txn, key, -txn[7] if key == txn[5] else txn[7])
         if key == txn[5]:
             self._remember(txn[3], txn[4], schema.OK)
-        marks = self._marks[txn[0]]
+        marks = list(self._marks.get(txn[0], _NEVER))
         marks[txn[2]] = txn[1]
+        self._marks[txn[0]] = marks
         self.persist(_MARKS_KEY + txn[0], codec.pack(_MARKS, ([(number,) for number in marks],)))
 
     def total(self):
