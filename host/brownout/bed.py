@@ -16,9 +16,11 @@ from typing import Any, Self
 
 from brownout_node.core import adversary, codec, schema
 
+from . import broker_keys
+from .bench_lab import BenchLab
 from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
-from .firmware_build import build
+from .firmware_build import Firmware, build
 from .flash import FlashResult, FlashTarget, flash, raise_failures
 from .mqtt_connection import Connect, MqttConnection, by_broker
 from .pace import Pace, WallPace
@@ -63,6 +65,9 @@ class Hand:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        if self.rig.boards and self.rig.lab is None:
+            self.attach(self._take_bench())
+            return self
         if self.rig.lab is None:
             raise UsageError(
                 f"{self.rig.source}: rig {self.rig.name!r} exists only while a campaign runs; start one that "
@@ -74,13 +79,18 @@ class Hand:
     def __exit__(self, *_exception: object) -> None:
         self._stack.close()
 
-    def attach(self, lab: VirtualLab) -> None:
+    def _take_bench(self) -> BenchLab:
+        bench = BenchLab(self.rig)
+        self._stack.callback(bench.close)
+        return bench
+
+    def attach(self, lab: VirtualLab | BenchLab) -> None:
         """Take hold of a lab that is up."""
         self.lab = lab
         self.names: tuple[str, ...] = tuple(lab.document["boards"])
         self.places = {name: BoardPlace(name, lab.serial_port(name), *lab.broker_address(name)) for name in self.names}
         self.broker_address = lab.broker_address()
-        switches = lab_switches(self.rig, lab.document)
+        switches = lab.switches() if isinstance(lab, BenchLab) else lab_switches(self.rig, lab.document)
         self._stack.callback(switches.close)
         self.gateway = switches.gateway
         self.power = switches.power
@@ -127,11 +137,18 @@ class Hand:
                 board=board.name,
                 port=self.places[board.name].serial,
                 model=models[board.model],
-                firmware=built[board.model],
+                firmware=self._with_board_files(built[board.model]),
                 config=configuration(board),
             )
             for board in boards
         ]
+
+    def _with_board_files(self, firmware: Firmware) -> Firmware:
+        """What a bench's boards need beside the firmware: its certificate authority."""
+        if not isinstance(self.lab, BenchLab):
+            return firmware
+        files = sorted([*firmware.files, *self.lab.board_files()], key=lambda file: file.path)
+        return Firmware(tuple(files), firmware.compiler)
 
     def configuration(
         self, board: PlannedBoard, roster: list[list[Any]], *, cluster: int, seed: int, **more: Any
@@ -151,6 +168,8 @@ class Hand:
         }
         if board.mesh == "mqtt":
             document["mqtt"] = {"host": place.mqtt_host, "port": place.mqtt_port}
+            if isinstance(self.lab, BenchLab):
+                document["mqtt"] |= self.lab.mqtt_options(board.name)
         return document
 
     def heal(self) -> list[str]:
@@ -236,16 +255,19 @@ class Bed(Hand):
         if missing:
             raise UsageError(f"{self.rig.source}: no board {', '.join(missing)}; it has {', '.join(self.names)}")
         self.names = tuple(board.name for board in self.boards)
+        if isinstance(lab, BenchLab):
+            lab.bridge([board.name for board in self.boards if board.mesh == "serial"])
+            self._bring_ports(lab)
         self._flash()
         self.power.off(self.names)
         self._listen()
         self._power_on()
 
-    def _start_lab(self) -> VirtualLab:
+    def _start_lab(self) -> VirtualLab | BenchLab:
         if self.rig.lab is not None:
             return VirtualLab.attach(self.rig.lab)
         if self.rig.virtual is None:
-            raise RigError(f"{self.rig.source}: this version carries campaigns out on virtual boards only")
+            return self._take_bench()
         self.progress("starting the lab", 0, 1)
         options = LabOptions(
             boards=tuple(board.name for board in self.boards),
@@ -260,6 +282,17 @@ class Bed(Hand):
         self._stack.callback(lab.close)
         self.progress("starting the lab", 1, 1)
         return lab
+
+    def _bring_ports(self, lab: BenchLab) -> None:
+        """Every board has power and its port is there before anything is flashed."""
+        healed = self.heal()
+        missing = lab.missing_ports(self.names)
+        if missing:
+            raise RigError(
+                f"{self.rig.source}: no serial port of {', '.join(missing)} at its gateway, with power on"
+                + (f" (before: {'; '.join(healed)})" if healed else "")
+                + "; is the board plugged in, and is `port` right?"
+            )
 
     def _own_files(self) -> tuple[Path, ...]:
         """The campaign's own protocols as files beside the run: the lab has to know their messages too."""
@@ -412,7 +445,12 @@ class Bed(Hand):
     def last_facts(self) -> dict[str, Any]:
         """What was done to the rig, for the manifest."""
         commands = [
-            {"argv": list(result.argv), "ms": round(result.duration_ms, 2), "exit_code": result.exit_code}
+            {
+                "argv": list(result.argv),
+                "ms": round(result.duration_ms, 2),
+                "exit_code": result.exit_code,
+                "gateway": result.gateway,
+            }
             for result in self.gateway.commands
         ]
         return {"gateway": {"transport": self.gateway.transport, "commands": commands}}
@@ -447,10 +485,13 @@ class Bed(Hand):
         """An MQTT CONNECT by hand: a stalled broker's kernel still accepts connections, it does not answer."""
         hello = b"\x10\x13\x00\x04MQTT\x04\x02\x00\x0a\x00\x07bedhand"
         try:
-            with socket.create_connection(self.broker_address, BROKER_ANSWERS_WITHIN_S) as probe:
-                probe.settimeout(BROKER_ANSWERS_WITHIN_S)
-                probe.sendall(hello)
-                return probe.recv(4)[:1] == b"\x20"
+            with socket.create_connection(self.broker_address, BROKER_ANSWERS_WITHIN_S) as plain:
+                plain.settimeout(BROKER_ANSWERS_WITHIN_S)
+                key = broker_keys.find(*self.broker_address)
+                probe = key.context.wrap_socket(plain, server_hostname=key.server) if key else plain
+                with probe:
+                    probe.sendall(hello)
+                    return probe.recv(4)[:1] == b"\x20"
         except OSError:
             return False
 

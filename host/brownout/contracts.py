@@ -44,6 +44,7 @@ class CommandResult:
     stdout: str
     stderr: str
     duration_ms: float
+    gateway: str = ""
 
 
 class Gateway(Protocol):
@@ -89,6 +90,24 @@ class Power(Protocol):
 
         operation 0 disarms.
         """
+        ...
+
+
+class Outlets(Protocol):
+    """One switch with numbered outlets, as commands for its gateway. Pure: it builds arguments and reads answers."""
+
+    device: str
+
+    def switch(self, numbers: Sequence[int], on: bool) -> list[list[str]]:
+        """The commands that switch these outlets."""
+        ...
+
+    def query(self, numbers: Sequence[int]) -> list[list[str]]:
+        """The commands that read them back; none where the switch cannot."""
+        ...
+
+    def read(self, texts: Sequence[str], numbers: Sequence[int]) -> dict[int, bool]:
+        """What the answers to `query` say; RigError where they make no sense."""
         ...
 
 

@@ -130,7 +130,9 @@ class _CommandLine:
                 definite=False,
             ) from error
         duration_s = time.monotonic() - began
-        result = CommandResult(tuple(argv), outcome.exited, outcome.stdout, outcome.stderr, duration_s * 1000)
+        result = CommandResult(
+            tuple(argv), outcome.exited, outcome.stdout, outcome.stderr, duration_s * 1000, self.name
+        )
         with self._lock:
             self.commands.append(result)
         if result.exit_code in ENDED_BY_TIMEOUT and duration_s >= timeout_s:
@@ -161,6 +163,29 @@ class LocalGateway(_CommandLine):
         return self._context.run(
             line, hide=True, warn=True, in_stream=False, encoding="utf-8", timeout=backstop_s, echo=False
         )
+
+
+class Stream:
+    """The two ends of a command that goes on: bytes in, bytes out. Closing it ends the command's input."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def receive(self, most: int = 65536) -> bytes:
+        """What has come, waiting for it; nothing when it is over."""
+        data: bytes = self._channel.recv(most)
+        return data
+
+    def complaint(self) -> str:
+        """What it has said on standard error."""
+        return self._channel.recv_stderr(4096).decode(errors="replace") if self._channel.recv_stderr_ready() else ""
+
+    def send(self, data: bytes) -> None:
+        """OSError where the far side is gone."""
+        self._channel.sendall(data)
+
+    def close(self) -> None:
+        self._channel.close()
 
 
 class SshGateway(_CommandLine):
@@ -280,6 +305,16 @@ class SshGateway(_CommandLine):
         if isinstance(error, socket.gaierror):
             return f"{start}: no such host name ({error.strerror})"
         return f"{start}: no connection: {str(error) or type(error).__name__}; try: ssh -p {spec.port} -i {spec.key}"
+
+    def stream(self, argv: Sequence[str]) -> Stream:
+        """Start a command that talks for as long as it lasts, in a session of its own on the same connection."""
+        line = shlex.join(argv)
+        try:
+            channel = self._connected().transport.open_session(timeout=CHANNEL_TIMEOUT_S)
+            channel.exec_command(line)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise RigError(f"gateway {self.name}: {line}: no session ({error}); is its link up?") from error
+        return Stream(channel)
 
     def _give_up(self, connection: _Connection) -> None:
         """Not to be used again; another thread may have put a new one in its place already."""

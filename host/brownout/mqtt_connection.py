@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import paho.mqtt.client as paho
 
+from . import broker_keys
 from .contracts import RigError
 
 RETRY_S = 0.004
@@ -63,6 +64,10 @@ class MqttConnection:
         self._client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, client_id=f"{client}-{os.getpid()}", reconnect_on_failure=False
         )
+        key = broker_keys.find(host, port)
+        if key is not None:
+            self._client.tls_set_context(key.context)
+            self._client.username_pw_set(key.user, key.password)
         self._client.max_inflight_messages_set(1000)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_arguments: self._ready.set()

@@ -7,14 +7,16 @@ gateway: this is data.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from . import resources
+from .bench_rig import BenchSpec, read_bench
 from .contracts import RigError, Support, UsageError
 from .document import Table, nearest, read_document
 from .fault_kinds import KINDS
@@ -23,6 +25,7 @@ RESERVED_NAMES = ("all", "voters", "host")  # addresses in topics
 MOST_BOARDS = 200
 MESHES = ("mqtt", "serial")
 LATENCIES = ("constant", "uniform", "exponential")
+BENCH_TABLES = ("power", "links", "jig", "safety")
 SHAPES = {"virtual": "virtual", "lab": "virtual", "sim": "sim", "board": "bench"}  # table of a rig file -> rung
 
 
@@ -51,6 +54,7 @@ class GatewaySpec:
     user: str = ""
     key: str = ""
     known_hosts: str = ""
+    tools: str = ""  # folder of what `brownout rig setup-gateway` lays down there
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class BoardSpec:
     port: str = ""
     gateway: str = ""
     mesh: str = "mqtt"
+    address: str = ""  # of a bench's board, for its gateway's nftables
+    mqtt_port: int = 1883  # where a bench's board finds the broker, through its gateway's proxy
+    outlet: str = ""  # NAME/NUMBER: an outlet of [power.NAME]
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ class Rig:
     broker: BrokerSpec | None = None
     gateways: Mapping[str, GatewaySpec] = field(default_factory=dict)
     wifi: Mapping[str, str] | None = None
+    bench: BenchSpec | None = None
 
     @property
     def capacity(self) -> int:
@@ -171,7 +179,7 @@ def read_rig(path: Path) -> Rig:
 
 def parse_rig(document: Table) -> Rig:
     """A rig from its document; relative paths in it start at the folder of the file."""
-    document.only("rig", "virtual", "lab", "sim", "board", "broker", "gateway", "wifi", "faults")
+    document.only("rig", "virtual", "lab", "sim", "board", "broker", "gateway", "wifi", "faults", *BENCH_TABLES)
     head = document.table("rig")
     head.only("name", "description", "rung", "bed")
     shapes = [shape for shape in SHAPES if shape in document]
@@ -209,6 +217,7 @@ def parse_rig(document: Table) -> Rig:
         gateways=gateways,
         broker=_broker(document.table("broker")) if "broker" in document else None,
         wifi=_wifi(document.table("wifi")) if "wifi" in document else None,
+        bench=read_bench(document, tuple(gateways)),
     )
 
 
@@ -291,7 +300,7 @@ def _lab_boards(directory: Path) -> tuple[BoardSpec, ...]:
 
 
 def _gateway(name: str, table: Table) -> GatewaySpec:
-    table.only("transport", "host", "port", "user", "key", "known_hosts")
+    table.only("transport", "host", "port", "user", "key", "known_hosts", "tools")
     transport = table.choice("transport", ("local", "ssh"))
     if transport == "local":
         table.only("transport")
@@ -305,6 +314,7 @@ def _gateway(name: str, table: Table) -> GatewaySpec:
         user=table.text("user", most=64),
         key=str(folder / Path(table.text("key")).expanduser()),
         known_hosts=str(folder / Path(table.text("known_hosts")).expanduser()),
+        tools=table.text("tools", ".brownout/bin", most=1024),
     )
 
 
@@ -314,13 +324,16 @@ def _boards(document: Table, gateways: Mapping[str, GatewaySpec]) -> tuple[Board
         raise document.error("board", f"{len(tables)} boards", f"1 to {MOST_BOARDS} tables [[board]]")
     boards: list[BoardSpec] = []
     for table in tables:
-        table.only("name", "model", "port", "gateway", "mesh")
+        table.only("name", "model", "port", "gateway", "mesh", "address", "mqtt_port", "outlet")
         board = BoardSpec(
             name=table.word("name"),
             model=_model_name(table),
             port=table.text("port"),
             gateway=table.choice("gateway", tuple(gateways), ""),
             mesh=table.choice("mesh", MESHES, "mqtt"),
+            address=_address(table),
+            mqtt_port=table.integer("mqtt_port", 1, 65535, 1883),
+            outlet=_outlet(table, document),
         )
         if board.name in RESERVED_NAMES or board.name in [other.name for other in boards]:
             raise table.error("name", repr(board.name), f"each name once, and none of {', '.join(RESERVED_NAMES)}")
@@ -330,8 +343,24 @@ def _boards(document: Table, gateways: Mapping[str, GatewaySpec]) -> tuple[Board
     return tuple(boards)
 
 
+def _address(table: Table) -> str:
+    text: str = table.text("address", "")
+    try:
+        return str(ipaddress.IPv4Address(text)) if text else ""
+    except ValueError:
+        raise table.error("address", repr(text), "an IPv4 address such as 192.0.2.7") from None
+
+
+def _outlet(table: Table, document: Table) -> str:
+    text: str = table.text("outlet", "")
+    name, _, number = text.rpartition("/")
+    if text and (name not in document.named_tables("power") or not (number.isascii() and number.isdigit())):
+        raise table.error("outlet", repr(text), "NAME/NUMBER, an outlet of a table [power.NAME]")
+    return text
+
+
 def _broker(table: Table) -> BrokerSpec:
-    table.only("host", "port")
+    table.only("host", "port", "gateway", "unit", "ca", "passwords")
     return BrokerSpec(table.text("host"), table.integer("port", 1, 65535, 1883))
 
 
@@ -362,6 +391,19 @@ def load_model(name: str) -> Model:
     )
 
 
+def _on_bench(rig: Rig, campaign: str, count: int, serial_only: int) -> list[BoardSpec]:
+    """Every board of a bench has a cable, so any of them can do without its network; the others cannot do with one."""
+    networked = [board for board in rig.boards if board.mesh == "mqtt"]
+    if len(networked) < count - serial_only:
+        raise UsageError(
+            f"{rig.source}: campaign {campaign!r} needs {count - serial_only} boards with mesh = 'mqtt'; "
+            f"rig {rig.name!r} has {len(networked)}"
+        )
+    first = networked[: count - serial_only]
+    cabled = [board for board in rig.boards if board not in first][:serial_only]
+    return [*first, *(replace(board, mesh="serial") for board in cabled)]
+
+
 def choose_boards(rig: Rig, campaign: str, voters: int, learners: int, serial_only: int) -> tuple[PlannedBoard, ...]:
     """Give the boards of a rig their parts. UsageError where the rig has too few; `campaign` is named in it.
 
@@ -378,6 +420,8 @@ def choose_boards(rig: Rig, campaign: str, voters: int, learners: int, serial_on
             BoardSpec(f"b{number}", rig.made.model, mesh="serial" if number > count - serial_only else "mqtt")
             for number in range(1, count + 1)
         ]
+    elif rig.bench is not None:
+        chosen = _on_bench(rig, campaign, count, serial_only)
     else:
         by_mesh = {mesh: [board for board in rig.boards if board.mesh == mesh] for mesh in MESHES}
         for mesh, needed in (("serial", serial_only), ("mqtt", count - serial_only)):

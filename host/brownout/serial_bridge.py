@@ -12,6 +12,7 @@ from typing import Any
 
 from brownout_node.transport import serial as frames
 
+from . import broker_keys
 from . import mqtt_packets as mqtt
 
 KEEP_ALIVE_S = 10
@@ -59,7 +60,13 @@ class BoardBridge(asyncio.Protocol):
         while True:
             self._ended.clear()
             try:
-                await loop.create_connection(lambda: self, *self._address)
+                key = broker_keys.find(*self._address)
+                await loop.create_connection(
+                    lambda: self,
+                    *self._address,
+                    ssl=key.context if key else None,
+                    server_hostname=key.server if key else None,
+                )
                 await asyncio.wait_for(self._accepted_or_ended(), ACCEPT_WITHIN_S)
                 await self._keep_alive()
             except (OSError, TimeoutError):  # the broker is down or stalled: a fault of this bed, or its end
@@ -87,7 +94,9 @@ class BoardBridge(asyncio.Protocol):
         self._transport = transport
         self._stream = mqtt.PacketStream()
         will = (f"{self.bed}/up/{self.board}", b"0")
-        self._write(mqtt.connect(self.board, user=self.board, keep_alive_s=KEEP_ALIVE_S, will=will))
+        key = broker_keys.find(*self._address)
+        password = key.password if key else None
+        self._write(mqtt.connect(self.board, user=self.board, password=password, keep_alive_s=KEEP_ALIVE_S, will=will))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end()

@@ -1,1 +1,1 @@
-"""What `brownout rig setup-gateway` lays down on a gateway: programs of one file that need Python 3 and nothing else."""
+"""What `brownout rig setup-gateway` lays down on a gateway: programs of one file that need only Python 3."""

@@ -1,1 +1,1 @@
-"""A bench made of network namespaces: gateways with real sshd, mosquitto and nftables, and virtual boards behind them."""
+"""A bench made of network namespaces: gateways with real sshd, mosquitto and nftables, virtual boards behind them."""

@@ -2,8 +2,8 @@
 
     python -m brownout_virtual.bench up --directory DIR --gateways east=b1,b2 --gateways west=b3,b4,b5
 
-`up` stays in front and says "ready DIR" when the bench can be used. `brownout lab down|status` end and show it as they do
-any lab. Exit codes: 0 done, 2 usage, 4 the bench cannot start. Must not hold anything that a bench needs to live.
+`up` stays in front and says "ready DIR" when the bench can be used. `brownout lab down|status` end and show it as they
+do any lab. Exit codes: 0 done, 2 usage, 4 the bench cannot start. Must not hold anything that a bench needs to live.
 """
 
 from __future__ import annotations

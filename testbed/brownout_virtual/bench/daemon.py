@@ -1,8 +1,8 @@
 """The daemon of a bench: gateways and boards in namespaces, and the wires between them that a real bench has.
 
-It is what lies beyond the wire: the hubs, relays and pins that the stand-ins on the gateways switch, and the boards that
-these feed. A host never talks to it, but to sshd, mosquitto and nftables on the gateways. Everything dies with it, and
-its namespaces are removed. Must not know what a campaign is.
+It is what lies beyond the wire: the hubs, relays and pins that the stand-ins on the gateways switch, and the boards
+that these feed. A host never talks to it, but to sshd, mosquitto and nftables on the gateways. Everything dies with it,
+and its namespaces are removed. Must not know what a campaign is.
 """
 
 from __future__ import annotations
