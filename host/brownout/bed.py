@@ -18,6 +18,7 @@ from brownout_node.core import adversary, codec, schema
 
 from . import broker_keys
 from .bench_lab import BenchLab
+from . import incarnation
 from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
 from .firmware_build import Firmware, build
@@ -55,6 +56,13 @@ class BoardPlace:
     serial: str
     mqtt_host: str
     mqtt_port: int
+
+
+def by_hand(rig: Rig) -> tuple[PlannedBoard, ...]:
+    """The parts of the boards of a lab that stays."""
+    serial = sum(board.mesh == "serial" for board in rig.boards)
+    count = len(rig.boards)
+    return choose_boards(rig, "by hand", min(MOST_VOTERS, count), max(0, count - MOST_VOTERS), serial)
 
 
 class Hand:
@@ -102,21 +110,25 @@ class Hand:
     def support(self, kind: str) -> Support:
         return self.rig.support[kind]
 
-    def flash(self, progress: Progress = quiet, boards: Sequence[str] | None = None) -> list[FlashResult]:
+    def flash(
+        self, progress: Progress = quiet, boards: Sequence[str] | None = None, also: Sequence[str] = ()
+    ) -> list[FlashResult]:
         """Flash the boards of a lab that stays, for use by hand: the first seven vote, the others learn.
 
-        What they had promised before is kept. RigError names every board that could not be flashed.
+        What they had promised before is kept. also: protocols beside those that they have. RigError names every board
+        that could not be flashed.
         """
-        whole = choose_boards(
-            self.rig,
-            "by hand",
-            min(MOST_VOTERS, len(self.names)),
-            max(0, len(self.names) - MOST_VOTERS),
-            sum(board.mesh == "serial" for board in self.rig.boards),
-        )
+        whole = by_hand(self.rig)
         roster = [[board.board, board.name, board.weight] for board in whole]
         chosen = [board for board in whole if boards is None or board.name in boards]
-        targets = self.targets(chosen, lambda board: self.configuration(board, roster, cluster=1, seed=0))
+        current = incarnation.read(self.lab.directory)
+        loaded = (*current.protocols, *(name for name in also if name not in current.protocols))
+        settings = current.settings | ({"protocols": list(loaded)} if also else {})
+        targets = self.targets(
+            chosen,
+            lambda board: self.configuration(board, roster, cluster=current.cluster, seed=0, **settings),
+            protocols=loaded,
+        )
         results = flash(targets, rescue=lambda board: self.power.reset([board]), progress=progress)
         raise_failures(results)
         return results

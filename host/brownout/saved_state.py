@@ -8,6 +8,7 @@ what it would serve a board that is behind; one that is given a state decides by
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,6 +140,17 @@ class StateClient:
                 return Restoration(True, next_height)
             page = min(page, len(state.pages) - 1)
         return Restoration(False, next_height, f"no answer within {within_s:.0f} s")
+
+    def decides(self, name: str, within_s: float) -> int | None:
+        """A read through the log, which takes a majority: its height, or None where it was not answered in time."""
+        until_ns = self._pace.now_ns() + int(within_s * 1e9)
+        request = int(time.time() * 1000)  # above those of an earlier process: the state knows this client's last one
+        while self._pace.now_ns() < until_ns:
+            fields = (request, schema.GET, "recovery", None, None)
+            answer = self._ask(name, schema.COMMAND, fields, schema.REPLY, until_ns)
+            if answer is not None and answer[1] == request and answer[2] == schema.OK:
+                return int(answer[4])
+        return None
 
     def _ask(self, name: str, kind: int, fields: Sequence[Any], wanted: int, until_ns: int) -> tuple[Any, ...] | None:
         """Send one message, and wait a moment for that board's next answer of that kind."""

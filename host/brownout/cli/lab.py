@@ -47,6 +47,7 @@ def up(
     as_json: bool,
 ) -> None:
     """Start a lab and leave it running."""
+    from .. import incarnation
     from ..drivers import virtual_lab
     from ..rig import load_rig
 
@@ -59,6 +60,8 @@ def up(
         erase=erase,
         local_gateway=local_gateway,
     )
+    if erase:
+        incarnation.forget(_directory(directory))
     document = virtual_lab.up(_directory(directory), options, lambda line: print(line, file=sys.stderr))
     if as_json:
         print_document(document)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ..contracts import Support
 from ..labctl import LabControl
 
-KINDS = ("wipe",)
+KINDS = ("wipe", "restore")
 
 
 class VirtualStorage:
