@@ -53,7 +53,7 @@ def test_a_bit_that_flips_on_a_board_is_found_and_the_others_are_faithful(
     (tmp_path / "short.toml").write_text(CAMPAIGN, encoding="utf-8")
     plan = load_campaign(str(tmp_path / "short.toml"))
     run = campaign.run(plan, load_rig("virtual"), 1, tmp_path / "runs", firmware=firmware).folder
-    assert main(["replay", str(run), "--json"]) == 1
+    assert main(["replay", str(run), "--own-firmware", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["replay"] == "differs" and document["first"].endswith(" of b2")
     for boot in document["boots"]:

@@ -90,10 +90,10 @@ def test_a_run_with_power_cuts_is_faithful_to_the_last_record_of_each_boot(run: 
 
 
 def test_the_command_says_so_and_its_document_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["replay", str(run)]) == 0
+    assert main(["replay", str(run), "--own-firmware"]) == 0
     told = capsys.readouterr().out
     assert "faithful: " in told and "on 5 boards" in told
-    assert main(["replay", str(run), "--json"]) == 0
+    assert main(["replay", str(run), "--own-firmware", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["steps"] == document["replayed"] > 3000
     assert f"faithful: {document['replayed']} of {document['steps']} steps" in told
@@ -166,7 +166,7 @@ def test_what_did_not_arrive_is_unknown_and_not_faithful(
     rewrite(folder, [record for index, record in enumerate(records) if index != gone])
     results = replayed(folder)
     assert [result.board for result in results if result.why is not None] == ["b2"]
-    assert main(["replay", str(folder)]) == 3
+    assert main(["replay", str(folder), "--own-firmware"]) == 3
     told = capsys.readouterr().out
     assert "pieces of its recording are missing" in told and "unknown" in told
 
@@ -208,8 +208,8 @@ def test_a_torn_tap_gives_what_is_whole(run: Path, tmp_path: Path) -> None:
 def test_a_run_without_a_recording_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(tmp_path)]) == 2
     assert "only runs that were recorded can be replayed" in capsys.readouterr().err
-    assert main(["replay", str(run), "--until", "3s"]) == 2
-    assert main(["replay", str(run), "--board", "b9"]) == 2
+    assert main(["replay", str(run), "--own-firmware", "--until", "3s"]) == 2
+    assert main(["replay", str(run), "--own-firmware", "--board", "b9"]) == 2
     with pytest.raises(UsageError, match="b9"):
         Follower(recording.read(run), "b9")
 
@@ -232,11 +232,11 @@ def test_following_a_board_to_a_time_to_a_change_and_back(run: Path) -> None:
 
 
 def test_the_command_follows_a_board(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["replay", str(run), "--board", "b3", "--break", "vote.locked", "--json"]) == 0
+    assert main(["replay", str(run), "--own-firmware", "--board", "b3", "--break", "vote.locked", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["reached"] and document["state"]["vote"]["locked"] is not None
-    assert main(["replay", str(run), "--board", "b3", "--break", "vote.locked == 5"]) == 3
-    assert main(["replay", str(run), "--board", "b3", "--break", "vote.nothing"]) == 2
+    assert main(["replay", str(run), "--own-firmware", "--board", "b3", "--break", "vote.locked == 5"]) == 3
+    assert main(["replay", str(run), "--own-firmware", "--board", "b3", "--break", "vote.nothing"]) == 2
     assert "there are: membership, gossip, vote" in capsys.readouterr().err
 
 

@@ -38,7 +38,7 @@ STORED = const(4)
 BACK = const(5)
 
 _LONGEST = const(31)  # a delay that an entry's first byte cannot hold
-_BATCH_BYTES = const(192)  # that many are worth an event
+_BATCH_BYTES = const(320)  # that many are worth an event
 _MOST_BYTES = const(380)  # in an event
 _LATEST_MS = const(250)  # after the first entry that waits: what has not left is gone when power is
 _STATE_TICKS = const(8)  # ticks between two looks at a protocol's state; each look is at another one

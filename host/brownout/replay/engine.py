@@ -15,20 +15,16 @@ from typing import Any
 
 from brownout_node.core import schema
 from brownout_node.core.config import Config
-from brownout_node.core.errors import JournalError
 from brownout_node.core.recorder import RecordedNode
 from brownout_node.core.step import step
-from brownout_node.storage.journal import Journal, crc32
+from brownout_node.storage.journal import crc32
 
 from ..board_events import decode_events
 from ..contracts import UsageError
-from ..sim.flash import SimFlash
 from .recording import FLIGHT, BoardRecord, BootRecord, Contents, Recording, genesis
 from .stream import EMITTED, HEARD, OUTPUT, STATE, STORED, TICK, Entry, Stored
 
 SILENT_MS = 600  # a boot that ended sooner may have told nothing
-ALL_KEYS = 0x10000000
-CHUNK = 40  # records of a journal that is filled anew, in one transaction
 MOST_DIFFERENT_KEYS = 6  # that are named
 LOCAL = ("?",)  # stands for what the shell reported
 ABOUT = ("", "", bytes(8), "")
@@ -80,13 +76,13 @@ class Missing(Exception):
 class ReplayedNode(RecordedNode):
     """Keeps its stream; numbers events as the board did, which has its pieces among them, or has not."""
 
-    def __init__(self, by_events: bool, snapshot: bytes, config: Config, stored: Journal, entropy: int) -> None:
+    def __init__(self, by_events: bool, snapshot: bytes, config: Config, stored: MemoryJournal, entropy: int) -> None:
         self._by_events = by_events
         self._snapshot = snapshot
         self.stream = bytearray()
         super().__init__(config, stored, ABOUT, entropy)
 
-    def snapshot(self, _stored: Journal, _entropy: int) -> bytes:
+    def snapshot(self, _stored: MemoryJournal, _entropy: int) -> bytes:
         """As the board told it: where values lie in its journal is no matter of inputs."""
         return self._snapshot
 
@@ -95,22 +91,25 @@ class ReplayedNode(RecordedNode):
         self._event_sequence += self._by_events
 
 
-def fill(content: dict[int, bytes], condition: int) -> Journal:
-    """A journal that holds this, as a board would find it at boot."""
-    flash = SimFlash()
-    journal = Journal(flash)
-    journal.open()
-    items = sorted(content.items())
-    for at in range(0, len(items), CHUNK):
-        journal.append(list(items[at : at + CHUNK]))
-    if condition == schema.JOURNAL_VALID:
-        journal.open()
-    journal.condition = condition
-    return journal
+class MemoryJournal:
+    """What the core asks of a journal. Where values lie on a flash is no matter of inputs, so there is none here."""
 
+    def __init__(self, content: dict[int, bytes], condition: int) -> None:
+        self.content = dict(content)
+        self.condition = condition
 
-def content_of(journal: Journal) -> dict[int, bytes]:
-    return {key: journal.get(key) for key in journal.keys(0, ALL_KEYS)}
+    def get(self, key: int) -> bytes | None:
+        return self.content.get(key)
+
+    def keys(self, low: int, high: int) -> list[int]:
+        return sorted(key for key in self.content if low <= key < high)
+
+    def append(self, records: list[tuple[int, bytes | None]]) -> None:
+        for key, value in records:
+            if value is None:
+                self.content.pop(key, None)
+            else:
+                self.content[key] = bytes(value)
 
 
 def stored_crc(content: dict[int, bytes]) -> int:
@@ -143,6 +142,7 @@ class BoardReplay:
         self._by_events = by_events
         self._boots = iter(record.boots)
         self._content = genesis(record.document)
+        self._journal = MemoryJournal({}, 0)
         self._compared = 0
         self._at = 0
         self._agreed = 0
@@ -174,7 +174,7 @@ class BoardReplay:
     def _end_boot(self) -> None:
         if self.node is not None and self.boot is not None:
             self._compare_events(self.boot)
-            self._content = content_of(self._journal)
+            self._content = self._journal.content
         self.node = None
 
     def _begin_boot(self, boot: BootRecord) -> None:
@@ -192,7 +192,7 @@ class BoardReplay:
         if stored_crc(content) != boot.stored.crc:
             self._lie(boot, boot.stored, content)
             return
-        self._journal = fill(content, boot.stored.condition)
+        self._journal = MemoryJournal(content, boot.stored.condition)
         snapshot = boot.steps[0][0].data
         self.node = ReplayedNode(self._by_events, snapshot, self.config, self._journal, boot.stored.entropy)
         for kind in (schema.TRAP, schema.DESCRIBE, schema.TELEMETRY_ACK):
@@ -241,11 +241,7 @@ class BoardReplay:
                 node.emit(schema.CONNECTED, LOCAL)
             else:
                 node.receive(entry.source, data, entry.now_ms)
-        try:
-            step(node, self._journal, self._send, self._emit)
-        except JournalError as error:
-            self.give_up(f"step {self.step}: the journal refused: {error}")
-            return
+        step(node, self._journal, self._send, self._emit)
         self.result.replayed += 1
         if len(node.stream) > self._compared:
             self._compare(node, boot)
