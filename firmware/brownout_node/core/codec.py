@@ -1,7 +1,8 @@
 """Bytes <-> messages, events and journal values: CBOR (RFC 8949) in core deterministic encoding, by schema.py's rows.
 
 Every value has exactly one encoding here: shortest heads, definite lengths, nothing after the end. Whatever else comes
-from outside is refused with MessageError, and nothing else escapes. Encoding checks as strictly as decoding, so that a
+from outside is refused with MessageError, and nothing else escapes; but fields that a later release may have added to a
+message are left out, so that boards with different firmware get on. Encoding checks as strictly as decoding, so that a
 board never sends or stores what it would refuse to read. A `[...]n` list is a list of tuples, of one element too:
 `[b]8` is [(b"..",), ..]. This file must not know what a message means.
 """
@@ -27,6 +28,7 @@ _SIZES = {0x6B: (1, 32), 0x74: (0, 64), 0x76: (0, 64), 0x64: (8, 8), 0x62: (0, 4
 _BYTE_STRINGS = b"db"
 
 _HEADER_FIELDS = const(6)
+_MORE_FIELDS = const(4)  # that a later release may add to a message
 _EVENT_HEADER_FIELDS = const(5)
 
 _specs = {}
@@ -65,7 +67,7 @@ def encode_message(cluster, source, boot, sequence, kind, fields):
 
 
 def decode_message(data):
-    """(cluster, source, boot, sequence, kind, fields) of one message."""
+    """(cluster, source, boot, sequence, kind, fields) of one message; fields that a later release adds are left out."""
     if not 0 < len(data) <= schema.MAX_MESSAGE:
         raise MessageError("%d bytes, 1 to %d are allowed" % (len(data), schema.MAX_MESSAGE))
     header = []
@@ -77,8 +79,15 @@ def decode_message(data):
     if version != schema.VERSION:
         raise MessageError("version %d, only %d is known" % (version, schema.VERSION))
     items = _row(_messages, _message_tables, schema.HEADER, kind)
-    _start(data, len(items))
-    return cluster, source, boot, sequence, kind, _finish(items[_HEADER_FIELDS:], data, at, [])
+    more = data[0] - (0x80 | len(items))
+    if not 0 <= more <= _MORE_FIELDS or data[0] > 0x97:
+        raise MessageError("0: not an array of %d" % len(items))
+    return cluster, source, boot, sequence, kind, _finish(items[_HEADER_FIELDS:], data, at, [], more)
+
+
+def more_fields(data, fields):
+    """How many fields a message that was decoded has beyond those that are known here."""
+    return (data[0] & 31) - _HEADER_FIELDS - len(fields)
 
 
 def encode_event(boot, sequence, now_ms, stamp, kind, fields):
@@ -225,14 +234,37 @@ def _start(data, count):
     return 1
 
 
-def _finish(items, data, at, out):
+def _finish(items, data, at, out, more=0):
     try:
         at = _read(items, data, at, out)
+        at = _skip(data, at, more)
     except IndexError:
         raise MessageError("truncated at %d" % len(data))
     if at != len(data):
         raise MessageError("%d: bytes after the end" % at)
     return tuple(out)
+
+
+def _skip(data, at, left):
+    # Past so many items; of later releases only what is as plain as this one's own: no maps, tags or floats.
+    while left:
+        left -= 1
+        major = data[at] >> 5
+        number = data[at] & 31
+        at += 1
+        if number > 27 or major == 5 or major == 6 or (major == 7 and number > 22):
+            raise MessageError("%d: an item that no release has" % at)
+        if number > 23:
+            size = 1 << (number - 24)
+            number = int.from_bytes(data[at : at + size], "big")
+            at += size
+        if major == 4:
+            left += number
+        elif major == 2 or major == 3:
+            at += number
+    if at > len(data):
+        raise IndexError
+    return at
 
 
 def _read(items, data, at, out):

@@ -35,6 +35,7 @@ class Node:
         self.board = config.board
         self.now_ms = 0
         self.rejected = 0
+        self.newer = 0  # messages with fields of a later release
         self._sequence = 0
         self._event_sequence = 1  # of the boot event, which comes first whatever protocols tell while they are loaded
         self._records = []
@@ -111,6 +112,8 @@ class Node:
         except MessageError as error:
             self._reject(source, str(error))
             return
+        if codec.more_fields(data, fields):
+            self._note_newer(source, kind)
         if sender == self.board:
             return  # a group's topic gives a board its own messages back
         if kind == schema.COMMAND:
@@ -141,6 +144,11 @@ class Node:
         self.rejected += 1
         if self.rejected <= REJECTED_EVENTS_PER_BOOT:
             self.emit(schema.REJECTED, (source, reason[:64]))
+
+    def _note_newer(self, source, kind):
+        self.newer += 1
+        if not self.newer & (self.newer - 1):  # told ever more seldom: the 1st, 2nd, 4th, 8th, ..
+            self.emit(schema.NEWER, (source, kind, self.newer))
 
     # Effects, collected until take_ready.
 
