@@ -189,6 +189,8 @@ def _status(paths: directory.Paths) -> int:
     document = directory.read_living(paths)
     if document is None:
         _say(json.dumps({"running": False, "directory": str(paths.root)}))
+    elif document.get("kind") == "bench":
+        _say(json.dumps({"running": True, **document}, indent=2))
     else:
         _say(json.dumps(_ask(document, "status"), indent=2))
     return 0

@@ -34,6 +34,9 @@ def lab() -> None:
 @click.option("--real-timings", is_flag=True, help="Flash as slow as on a real board.")
 @click.option("--erase", is_flag=True, help="Start with empty flash, whatever an earlier lab left.")
 @click.option("--local-gateway", is_flag=True, help="No sshd: switch power and links by local commands.")
+@click.option("--bench", is_flag=True, help="A bench of network namespaces: sshd, TLS broker, nftables. Needs root.")
+@click.option("--gateways", type=click.IntRange(1, 4), default=2, show_default=True, help="Of a bench.")
+@click.option("--liar", help="The board of a bench whose hub says that it is off and feeds it all the same.")
 @directory_option
 @json_option
 def up(
@@ -43,11 +46,18 @@ def up(
     real_timings: bool,
     erase: bool,
     local_gateway: bool,
+    bench: bool,
+    gateways: int,
+    liar: str | None,
     directory: Path | None,
     as_json: bool,
 ) -> None:
     """Start a lab and leave it running."""
     from .. import incarnation
+
+    if bench:
+        _bench_up(_names(boards), gateways, liar, real_timings, _directory(directory), as_json)
+        return
     from ..drivers import virtual_lab
     from ..rig import load_rig
 
@@ -69,6 +79,25 @@ def up(
         out().print(f"the lab runs in {document['directory']}; next: brownout flash")
 
 
+def _bench_up(
+    boards: tuple[str, ...], gateways: int, liar: str | None, real_timings: bool, directory: Path, as_json: bool
+) -> None:
+    from ..drivers import bench_process
+    from ..rig import load_rig
+
+    options = bench_process.BenchOptions(
+        gateways={name: names for name, names in bench_process.spread(boards, gateways).items() if names},
+        bed=load_rig("virtual").bed,
+        real_timings=real_timings,
+        liar=liar,
+    )
+    document = bench_process.up(directory, options, lambda line: print(line, file=sys.stderr))
+    if as_json:
+        print_document(document)
+    else:
+        out().print(f"the bench runs in {document['directory']}; next: brownout run demo --rig {document['rig']}")
+
+
 def _names(text: str) -> tuple[str, ...]:
     from ..contracts import UsageError
     from ..rig import MOST_BOARDS
@@ -84,8 +113,11 @@ def _names(text: str) -> tuple[str, ...]:
 @directory_option
 def down(directory: Path | None) -> None:
     """End the lab."""
-    from ..drivers import virtual_lab
+    from ..drivers import bench_process, virtual_lab
 
+    if bench_process.is_bench(_directory(directory)):
+        click.echo(bench_process.down(_directory(directory)))
+        return
     click.echo(virtual_lab.down(_directory(directory)))
 
 
@@ -103,6 +135,11 @@ def status(directory: Path | None, as_json: bool) -> None:
     console = out()
     if not document["running"]:
         console.print(f"no lab is running in {document['directory']}; start one: brownout lab up")
+        return
+    if document.get("kind") == "bench":
+        console.print(f"bench {document['directory']}, process {document['pid']}, rig file {document['rig']}")
+        for name, board in document["boards"].items():
+            console.print(f"{name:12} gateway {board['gateway']:8} {board['address']:15} {board['serial']}")
         return
     state = document["state"]
     console.print(f"{document['directory']}, process {document['pid']}, gateway {document['gateway']['transport']}")

@@ -12,10 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..directory import Paths
 from ..flash_image import Geometry
-from ..lab import _blocks, _heap, _names
+from ..lab import _blocks, _down, _heap, _names
 from ..process import LabError
 from .daemon import Settings, serve
+from .namespaces import Network
 
 
 def _gateway(text: str) -> tuple[str, tuple[str, ...]]:
@@ -26,9 +28,23 @@ def _gateway(text: str) -> tuple[str, tuple[str, ...]]:
     return names[0], _names(boards)
 
 
+def _end(directory: Path) -> int:
+    """End the daemon if it lives, and remove its namespaces if it could not."""
+    try:
+        code = _down(Paths(directory))
+        Network(directory, {}).remove()
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
+    return code
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m brownout_virtual.bench", description="A bench of namespaces.")
-    up = parser.add_subparsers(dest="action", required=True).add_parser("up", help="start a bench, stay in front")
+    actions = parser.add_subparsers(dest="action", required=True)
+    down = actions.add_parser("down", help="end a bench, remove what it made")
+    down.add_argument("--directory", type=Path, required=True)
+    up = actions.add_parser("up", help="start a bench, stay in front")
     up.add_argument("--directory", type=Path, required=True)
     up.add_argument("--gateways", type=_gateway, action="append", required=True, help="NAME=BOARD,BOARD; repeatable")
     up.add_argument("--serial-only", type=_names, default=())
@@ -39,6 +55,8 @@ def main() -> int:
     up.add_argument("--real-timings", action="store_true")
     up.add_argument("--liar", help="the board whose hub says that it is off and feeds it all the same")
     arguments = parser.parse_args()
+    if arguments.action == "down":
+        return _end(arguments.directory.absolute())
     gateways = dict(arguments.gateways)
     boards = [board for names in gateways.values() for board in names]
     if len(set(boards)) != len(boards) or len(gateways) != len(arguments.gateways):
