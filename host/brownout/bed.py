@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from brownout_node.core import adversary, codec, schema
 
-from . import broker_keys
+from . import bench_lock, broker_keys
 from .bench_lab import BenchLab
 from . import incarnation
 from .contracts import Progress, RigError, Support, UsageError
@@ -88,6 +88,7 @@ class Hand:
         self._stack.close()
 
     def _take_bench(self) -> BenchLab:
+        self._stack.enter_context(bench_lock.held(self.rig.source, "brownout at work"))
         bench = BenchLab(self.rig)
         self._stack.callback(bench.close)
         return bench

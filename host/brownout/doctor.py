@@ -17,7 +17,8 @@ from .contracts import RigError
 from .drivers import virtual_lab
 from .firmware_build import compiler_version
 from .gateway import open_gateway
-from .rig import BoardSpec, GatewaySpec
+from .qualify import result_path, unproven
+from .rig import BoardSpec, GatewaySpec, Rig
 from .serial_cable import open_port
 
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -73,6 +74,29 @@ def lab(directory: Path) -> str:
 def serial_port(board: BoardSpec) -> str:
     open_port(board.port, 115_200).close()
     return board.port
+
+
+def port_at_gateway(rig: Rig, board: BoardSpec) -> str:
+    """A board of a bench: its port is there, on its gateway."""
+    opened = open_gateway(rig.gateways[board.gateway])
+    try:
+        if opened.run(["test", "-c", board.port], check=False).exit_code:
+            raise RigError(
+                f"no serial port {board.port} on gateway {board.gateway}; has {board.name} power, is it plugged in?"
+            )
+    finally:
+        opened.close()
+    return f"{board.port} on {board.gateway}"
+
+
+def qualified(rig: Rig) -> str:
+    """What `brownout rig qualify` found."""
+    wrong = unproven(rig.source)
+    if wrong:
+        raise RigError("; ".join(f"{board} {why}" for board, why in wrong.items()))
+    if not result_path(rig.source).exists():
+        raise RigError("nobody has looked whether its switches lie: brownout rig qualify")
+    return str(result_path(rig.source))
 
 
 def gateway(spec: GatewaySpec) -> str:

@@ -89,6 +89,13 @@ class BenchPower:
         for board in boards:
             self.starts[board] = self.starts.get(board, 0) + 1
 
+    def switch_only(self, board: str, on: bool) -> bool:
+        """Switch one board without waiting for its side; whether its switch then says so."""
+        if not on:
+            self._spend([board])
+        self._switch([board], on)
+        return self._read([board])[board] is on
+
     def _spend(self, boards: Sequence[str]) -> None:
         """Count power cycles against the budget of each board."""
         now_s = time.monotonic()
