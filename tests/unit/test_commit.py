@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from brownout_node.core import schema
+from brownout_node.core import codec, schema
 from brownout_node.core.commit import (
     ACK,
     BALANCE,
@@ -18,7 +18,7 @@ from brownout_node.core.commit import (
     parsed,
 )
 from brownout_node.core.errors import ConfigError
-from cluster import Cluster, Event, MemoryJournal, Reply
+from cluster import CLUSTER, Cluster, Event, MemoryJournal, Reply
 
 CLIENT = 2000
 LOW, HIGH = 0x21000, 0x22000  # journal keys of this protocol
@@ -297,6 +297,29 @@ def test_who_asks_the_log_first_decides(commits: bool) -> None:
     assert asks.look(1, 0)[1] == ([2, 3] if commits else None)
     assert {event.fields["commit"] for event in bank.told("commit_decided")} == {commits}
     assert bank.totals()[0] in (200, 0)
+
+
+def test_a_coordinator_that_waits_for_votes_hears_of_the_abort_from_the_log() -> None:
+    bank = Bank(non_blocking=True, commit={"vote_timeout_ms": 5000, "doubt_timeout_ms": 100})
+    bank.drop = lambda sent, target: sent.kind == VOTE and sent.source == 3
+    request = bank.transfer(1, bank.account(2), bank.account(3), 30)
+    assert bank.answer(request, 300) == schema.BUSY
+    assert bank.run_until(bank.settled, 100)
+
+
+def test_a_shard_that_is_asked_after_the_abort_does_not_stay_in_doubt() -> None:
+    """A request to prepare comes late, when the log has decided: it will not grow again for that transaction."""
+    bank = Bank(non_blocking=True, commit={"vote_timeout_ms": 5000, "doubt_timeout_ms": 100})
+    bank.drop = lambda sent, target: sent.kind == PREPARE and target == 3
+    request = bank.transfer(1, bank.account(2), bank.account(3), 30)
+    late = next(sent for sent in bank.sent if sent.kind == PREPARE and sent.to == 3)
+    assert bank.answer(request, 400) == schema.BUSY
+    assert bank.run_until(bank.settled, 100)
+    bank.run(5000)
+    bank.receive(1, 3, codec.encode_message(CLUSTER, 1, late.boot, 999, PREPARE, late.fields))
+    assert bank.of(3).shard.prepared
+    assert bank.run_until(bank.settled, 200)
+    assert bank.balance(bank.account(3)) == (schema.OK, "100", 0)
 
 
 @both

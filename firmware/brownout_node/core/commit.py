@@ -323,7 +323,7 @@ class Commit:
         return False
 
     def _on_log(self):
-        """The log has grown: whatever it has decided is done."""
+        """Whatever the log has decided is done."""
         look = self.log.look
         for name in sorted(self.shard.prepared):
             if not self._coordinates(name):
@@ -341,7 +341,7 @@ class Commit:
                     self._commit(slot, shards)
         for slot in range(self._slots):
             row = self.active.get(slot)
-            if row is not None and row[_STATE] == _DECIDING:
+            if row is not None and row[_STATE] != _COMMITTED:
                 number, shards = look(self.node.board, slot)
                 if number == row[_NUMBER]:
                     if shards is None:
@@ -367,10 +367,11 @@ class Commit:
                     self._ask(row)
                 else:
                     self._tell(row, True)
+        if self.log is not None:
+            self._on_log()  # it may have decided before a shard that a message reached late said yes
+            self.log.on_tick()
         for name in sorted(self.shard.prepared):
             self._doubt(name, now_ms)
-        if self.log is not None:
-            self.log.on_tick()
         if now_ms - self._digest_ms >= self.node.config.digest_period_ms:
             self._digest_ms = now_ms
             self._emit_shard()
