@@ -215,7 +215,7 @@ class Shell:
         # The events of the interrupted step never leave; this one takes the number of the first of them, so no gap.
         telemetry = self._telemetry
         now = self.now()
-        stamp = self.node.clock.now()
+        stamp = self.node.clock.told()
         telemetry.add(codec.encode_event(self.node.boot, telemetry.sequence + 1, now, stamp, schema.TRAPPED, trap))
         telemetry.flush(now)
         if trap[2] == schema.POWER_OFF:

@@ -36,6 +36,7 @@ class Board:
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("now"), st.just(0)),
+        st.tuples(st.just("told"), st.just(0)),
         st.tuples(st.just("pass"), st.integers(0, 200_000)),
         st.tuples(st.just("observe"), st.integers(0, 2**55)),
         st.tuples(st.just("reboot"), st.just(0)),
@@ -54,6 +55,11 @@ def test_stamps_grow_over_reboots_and_above_everything_heard(actions: list[tuple
             stamp = clock.now()
             assert stamp > highest
             assert stamp <= board.ceiling
+            highest = stamp
+        elif action == "told":
+            persists, stamp = board.persists, clock.told()
+            assert highest <= stamp <= (board.ceiling if board.stored else 0)
+            assert board.persists == persists
             highest = stamp
         elif action == "pass":
             board.now_ms += amount

@@ -29,6 +29,12 @@ class Clock:
         self._raise(physical if physical > self._last else self._last + 1)
         return self._last
 
+    def told(self):
+        """As now(), for what leaves outside of any step: nothing could be made durable, so never above the ceiling."""
+        physical = (self._base_ms + self._node.now_ms) << 16
+        self._last = min(physical if physical > self._last else self._last + 1, self._ceiling)
+        return self._last
+
     def observe(self, stamp):
         """Take note of a stamp heard, so that later ones of this board are above it.
 

@@ -21,6 +21,7 @@ from brownout_node.storage.journal import Journal, format_genesis
 from brownout_node.telemetry import Telemetry
 from brownout_node.transport.serial import read_events
 
+from .. import next_release
 from ..rig import SimSpec
 from .engine import Engine
 from .flash import PowerLost
@@ -104,11 +105,18 @@ class SimBoard:
         self.drift_ppm = 0
         self.jump_ms = 0
         self._about = about
+        self.release = 1
         self._random = Random(f"{seed} board {name}")
         self._work_ns = int(spec.work_ms * 1e6)
         self._tick_ns = self.config.tick_ms * 1_000_000
         self._effects_left = -1
         format_genesis(self.flash, self.config.cluster, self.number)
+
+    def upgrade(self) -> None:
+        """What it sends from now on is the next release's; the core that makes it is the same."""
+        self.release = next_release.RELEASE
+        implementation, firmware = self._about
+        self._about = (f"{implementation}, next release", bytes(byte ^ 0xFF for byte in firmware))
 
     # Power.
 
@@ -393,7 +401,7 @@ class SimBoard:
         assert node is not None
         sequence = self.telemetry.sequence + 1
         now_ms = self.now_ms()
-        self.telemetry.add(codec.encode_event(node.boot, sequence, now_ms, node.clock.now(), schema.TRAPPED, trap))
+        self.telemetry.add(codec.encode_event(node.boot, sequence, now_ms, node.clock.told(), schema.TRAPPED, trap))
         self.telemetry.flush(now_ms)
         if trap[2] == schema.POWER_OFF:
             raise PowerLost
