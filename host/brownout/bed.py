@@ -273,6 +273,7 @@ class Bed(Hand):
             self._bring_ports(lab)
         self._flash()
         self.power.off(self.names)
+        self._fed_all_the_same = [name for name, state in self.power.state(self.names).items() if state.on]
         self._listen()
         self._power_on()
 
@@ -392,6 +393,8 @@ class Bed(Hand):
 
     def _power_on(self) -> None:
         self.power.on(self.names)
+        if self._fed_all_the_same:  # their switches lie; they start by their reset pins, and no cut of theirs is proven
+            self.power.reset(self._fed_all_the_same)
         self.hub.start()
         self._stack.callback(self.hub.close)
         self.progress("waiting for the boards", 0, len(self.boards))

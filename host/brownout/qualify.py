@@ -1,8 +1,8 @@
 """Learns whether the switches of a bench do what they say: which port feeds which board, how fast, and which ones lie.
 
 One outlet at a time goes off and on again, while every board's serial port is watched: a port that stays is fed all
-the same, a port of another board that goes is ganged or cross-wired. What could not be proven is named, and a bench must not
-use it. Writes nothing but the result beside the rig file. Boards lose power here: nothing else may run on the bench.
+the same, a port of another board that goes is ganged or cross-wired. What could not be proven is named, and a bench
+must not use it. Writes nothing but the result beside the rig file. Boards lose power here: nothing else may run on the bench.
 """
 
 from __future__ import annotations
