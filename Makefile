@@ -8,12 +8,13 @@ SEEDS ?= 1 2 3 4 5
 HOURS ?= 8
 DIR ?=
 
-.PHONY: help setup setup-demo demo test lint campaigns determinism mutants night bench histories docs clean
+.PHONY: bench-campaigns help setup setup-demo demo test lint campaigns determinism mutants night bench histories docs clean
 
 help:
 	@echo "make demo        five boards, real faults, one verdict, about a minute"
 	@echo "make test        lint, types, import contracts, unit, firmware and system tests, one short seed of each campaign"
 	@echo "make campaigns   every shipped campaign with seeds $(SEEDS)"
+	@echo "make bench-campaigns  the main campaigns on a bench of namespaces (root), seeds $(SEEDS)"
 	@echo "make determinism every shipped campaign on sim, 20 seeds, the same in two processes with different hash seeds"
 	@echo "make mutants     known bugs in copies of the firmware: what the swarm finds of them, and how soon"
 	@echo "make night       the swarm over every shipped campaign for HOURS=$(HOURS), with its counts"
@@ -31,7 +32,8 @@ $(VENV)/.demo: pyproject.toml
 $(VENV)/.test: $(VENV)/.demo
 	@echo "installing the test tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[virtual,test]'
-	@sh tools/system-packages.sh mosquitto:mosquitto openssh-server:sshd chromium:chromium
+	@sh tools/system-packages.sh mosquitto:mosquitto openssh-server:sshd chromium:chromium \
+		nftables:nft iproute2:ip
 	@touch $@
 
 setup: $(VENV)/.test
@@ -54,6 +56,9 @@ test: lint
 
 campaigns: setup
 	$(BIN)/python tools/campaigns.py --seeds $(SEEDS)
+
+bench-campaigns: setup
+	$(BIN)/python tools/bench_campaigns.py --seeds $(SEEDS)
 
 determinism: $(VENV)/.demo
 	$(BIN)/python tools/determinism.py --seeds 20

@@ -8,6 +8,7 @@ know what runs in a namespace.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import subprocess
 import zlib
@@ -18,6 +19,7 @@ from pathlib import Path
 from ..process import LabError
 
 WITHIN_S = 20.0
+LOCK = Path("/run/brownout-bench.lock")
 NETWORKS = range(64, 128)  # second number of 10.x.0.0/16
 ROOT_ADVICE = "a bench makes network namespaces: run it as root (`sudo brownout lab up --bench`)"
 
@@ -58,6 +60,12 @@ class Network:
         self.boards: dict[str, Node] = {}
 
     def make(self) -> None:
+        """Two benches that start at once must not choose the same addresses."""
+        with LOCK.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._make()
+
+    def _make(self) -> None:
         self.remove()
         self.number = self._free_network()
         base = f"10.{self.number}"
