@@ -137,6 +137,8 @@ def test_a_transfer_by_the_log_costs_what_the_page_says() -> None:
         proposer = bank.told("proposed")[proposed].board
         assert delay == (5 if proposer == 1 else 6)
         delays.add(delay)
+        assert bank.run_until(lambda: not bank.of(1).active, 100)
+        assert bank.now_ms - began_ms == delay + 2
         bank.run(700)
         applied = [event.time_ms - began_ms for event in bank.told("commit_applied")[-2:]]
         assert max(applied) <= delay + 1
