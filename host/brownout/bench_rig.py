@@ -108,6 +108,8 @@ def _outlets(name: str, table: Table, gateways: Sequence[str]) -> OutletsSpec:
     driver = table.choice("driver", DRIVERS)
     allowed = options_of(driver)
     table.only("driver", "gateway", "device", *allowed)
+    if table.text("device").startswith("-"):
+        raise table.error("device", repr(table.text("device")), "a name that no tool takes for an option")
     return OutletsSpec(
         name=name,
         driver=driver,
