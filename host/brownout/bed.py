@@ -16,9 +16,8 @@ from typing import Any, Self
 
 from brownout_node.core import adversary, codec, schema
 
-from . import bench_lock, broker_keys
+from . import bench_lock, broker_keys, incarnation, upgrade
 from .bench_lab import BenchLab
-from . import incarnation
 from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
 from .firmware_build import Firmware, build
@@ -122,7 +121,8 @@ class Hand:
         whole = by_hand(self.rig)
         roster = [[board.board, board.name, board.weight] for board in whole]
         chosen = [board for board in whole if boards is None or board.name in boards]
-        current = incarnation.read(self.lab.directory)
+        kept = isinstance(self.lab, VirtualLab)
+        current = incarnation.read(self.lab.directory) if kept else incarnation.Incarnation()
         loaded = (*current.protocols, *(name for name in also if name not in current.protocols))
         settings = current.settings | ({"protocols": list(loaded)} if also else {})
         targets = self.targets(
@@ -510,6 +510,18 @@ class Bed(Hand):
                     return probe.recv(4)[:1] == b"\x20"
         except OSError:
             return False
+
+    def upgrade(self, boards: Sequence[str]) -> Callable[[], None]:
+        """Get the next release ready; what is returned flashes it, and leaves the boards at their prompt."""
+        return upgrade.prepare(self, boards)
+
+    def reconnect(self, boards: Sequence[str]) -> None:
+        """Take the cables of boards that have power again."""
+        upgrade.reconnect(self, boards)
+
+    def configuration_of(self, board: PlannedBoard) -> dict[str, Any]:
+        """The config.json of one board."""
+        return self._configuration(board)
 
     def turn(self, board: str, behaviour: int, split: Sequence[str]) -> None:
         """Tell a board how to behave from now on, and to whom it tells another story; see core/adversary.py."""

@@ -44,7 +44,7 @@ class FaultKind:
     """
 
     name: str
-    group: str  # power | link | broker | message | board | serial | storage
+    group: str  # power | link | broker | message | board | firmware | serial | storage
     summary: str
     select: str | None = None
     for_s: float | None = None
@@ -164,6 +164,13 @@ _ROWS = (
             ("corrupt", "sends messages with flipped bytes"),
         )
     ),
+    FaultKind(
+        "upgrade",
+        "firmware",
+        "the boards are flashed with the firmware of a next release, and lose power",
+        "one",
+        for_s=0.3,
+    ),
     FaultKind("unplug", "serial", "the serial cable is pulled", "one"),
     FaultKind("wipe", "storage", "the board loses power, and its journal is erased meanwhile", "one", for_s=0.5),
     FaultKind(
@@ -179,5 +186,5 @@ _ROWS = (
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
 MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
-_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", *MALICE)
+_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *MALICE)
 NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in _CHOSEN)

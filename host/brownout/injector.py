@@ -150,6 +150,8 @@ class FaultLife:
             self._trap()
         elif self.fault.kind in MALICE:
             self._malice()
+        elif self.fault.kind == "upgrade":
+            self._upgrade()
         elif self.fault.kind == "restore":
             self._restore()
         elif self.fault.kind == "unplug":
@@ -294,6 +296,30 @@ class FaultLife:
             self.bed.power.cut_mid_write(board, operation=0, byte=0)  # disarm
         free = self._on(fired)
         self._note(FaultStage.HEALED, self._boot_evidence(free, boots))
+
+    def _upgrade(self) -> None:
+        """The firmware ends where it stands, another one is flashed, and power goes and comes back."""
+        flash = self.bed.upgrade(self.boards)
+        boots = self.bed.watch.boots(self.boards)
+        before = self._firmware()
+        self._note(FaultStage.APPLIED, {"last_boots": boots, "firmware": before})
+        flash()
+        self._off(self.boards)
+        self._proof(*self._dark_evidence())
+        self._last()
+        free = self._on(self.boards)
+        self.bed.reconnect(free)
+        evidence = self._boot_evidence(free, boots)
+        after = self._firmware()
+        same = [board for board in free if after[board] == before[board]]
+        if same:
+            self._note(FaultStage.UNPROVEN, dict.fromkeys(same, "it names the same firmware as before"))
+        self._note(FaultStage.HEALED, {**evidence, "firmware": after})
+
+    def _firmware(self) -> dict[str, str | None]:
+        """The hash of its firmware, as each board told it when it last booted."""
+        told = {board: self.bed.watch.boot(board) for board in self.boards}
+        return {board: event and event.fields["firmware"] for board, event in told.items()}
 
     def _restore(self) -> None:
         """Saved, wiped a while later, and given back what was saved: what came between the log has to bring."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from brownout_node.core.schema import MAX_MESSAGE
+
 from . import resources
 from .contracts import RigError
 
@@ -23,7 +25,8 @@ CHANGES = (
         "core/codec.py",
         "    data = _pack(items, (schema.VERSION, cluster, source, boot, sequence, kind) + tuple(fields))\n",
         "    data = _pack(items, (schema.VERSION, cluster, source, boot, sequence, kind) + tuple(fields))\n"
-        '    data = bytes([data[0] + 2]) + data[1:] + b"\\x02\\x64next"\n',
+        "    if len(data) <= schema.MAX_MESSAGE - 6:\n"
+        '        data = bytes([data[0] + 2]) + data[1:] + b"\\x02\\x64next"\n',
     ),
     (
         "core/node.py",
@@ -62,5 +65,7 @@ def make(folder: Path, source: Path | None = None) -> Path:
 
 
 def as_next(data: bytes) -> bytes:
-    """A message of this release as the next one would have sent it."""
+    """A message of this release as the next one would have sent it; one that fills its packet stays as it is."""
+    if len(data) > MAX_MESSAGE - len(MORE_FIELDS):
+        return data
     return bytes([data[0] + 2]) + data[1:] + MORE_FIELDS

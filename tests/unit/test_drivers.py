@@ -42,7 +42,7 @@ class TestInMemory(DriverContract):
 
 def test_drivers_and_firmware_cover_every_kind_of_fault(switches: Switches) -> None:
     drivers = (switches.power, switches.link, switches.broker, switches.cable, switches.storage)
-    assert {kind for driver in drivers for kind in driver.supports} | {"trap", *MALICE} == set(KINDS)
+    assert {kind for driver in drivers for kind in driver.supports} | {"trap", "upgrade", *MALICE} == set(KINDS)
 
 
 def test_answers_that_are_none_are_rig_errors(switches: Switches, gateway: FakeGateway) -> None:

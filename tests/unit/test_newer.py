@@ -7,9 +7,12 @@ from pathlib import Path
 import cbor2
 import pytest
 from brownout import next_release
+from brownout.campaign_file import load_campaign
 from brownout.contracts import RigError
+from brownout.faults import plan
 from brownout.firmware_build import build
-from brownout.rig import load_model
+from brownout.rig import load_model, load_rig
+from brownout.sim.runs import simulate
 from brownout_node.core import codec, schema
 from brownout_node.core.errors import MessageError
 from cluster import CLUSTER, Cluster
@@ -112,3 +115,17 @@ def test_the_next_release_is_another_build(tmp_path: Path) -> None:
     (folder / "brownout_node" / "core" / "codec.py").write_text("")
     with pytest.raises(RigError, match="cannot be made"):
         next_release.make(tmp_path / "again", folder)
+
+
+def test_old_and_new_boards_get_on_in_mid_campaign() -> None:
+    rig = load_rig("sim")
+    run = simulate(plan(load_campaign("rolling-upgrade"), rig, 1), rig)
+    assert run.verdict == "valid"
+    firmware: dict[str, set[str]] = {}
+    for event in run.history.events:
+        if event.kind == "boot":
+            firmware.setdefault(event.board, set()).add(event.fields["firmware"])
+    upgraded = {board for board, hashes in firmware.items() if len(hashes) == 2}
+    assert upgraded == {"b1", "b2", "b3"}
+    counted = {event.board for event in run.history.events if event.kind == "newer" and event.fields["count"] >= 64}
+    assert counted == {"b1", "b2", "b3", "b4", "b5"}

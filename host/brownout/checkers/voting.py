@@ -17,7 +17,7 @@ from .run import Boot, Run, height_told
 
 VOTES = ("prevoted", "precommitted")
 # Proven while the board is off.
-PROVEN_DARK = frozenset({"cut", "cycle", "blackout", "cut_mid_write", "wipe", "restore"})
+PROVEN_DARK = frozenset({"cut", "cycle", "blackout", "cut_mid_write", "wipe", "restore", "upgrade"})
 
 
 def check(run: Run) -> Check:

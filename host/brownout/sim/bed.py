@@ -182,6 +182,18 @@ class SimBed:
     def wait_for_broker(self, *, answers: bool, within_s: float) -> bool:
         return self.world.network.answers == answers
 
+    def upgrade(self, boards: Sequence[str]) -> Callable[[], None]:
+        """What is returned makes these boards name other firmware, and send what the next release sends."""
+
+        def change() -> None:
+            for board in boards:
+                self.world.boards[board].upgrade()
+
+        return change
+
+    def reconnect(self, boards: Sequence[str]) -> None:
+        """Simulated cables stay where they are."""
+
     def turn(self, board: str, behaviour: int, split: Sequence[str]) -> None:
         bits = sum(1 << other.board for other in self.plan.boards if other.name in split)
         self._requests += 1

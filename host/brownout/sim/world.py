@@ -20,6 +20,7 @@ from .. import resources
 from ..board_events import MQTT, SERIAL
 from ..link_rules import HOST
 from ..mqtt_connection import Handler
+from ..next_release import as_next
 from ..protocols import keys_of
 from ..rig import PlannedBoard, SimSpec
 from ..serial_cable import ACKNOWLEDGE_AFTER_EVENTS, ACKNOWLEDGE_AFTER_S
@@ -127,6 +128,8 @@ class SimWorld:
         serial = board.mesh == "serial"
         if not (board.plugged if serial else board.connected):
             return
+        if board.release > 1:
+            data = as_next(data)
         if serial:
             depart_ns += self._serial_ns
         send = self.network.send
@@ -157,6 +160,8 @@ class SimWorld:
     def reply(self, board: SimBoard, client: int, data: bytes, depart_ns: int) -> None:
         if board.mesh == "serial":
             depart_ns += self._serial_ns
+        if board.release > 1:
+            data = as_next(data)
         if board.plugged if board.mesh == "serial" else board.connected:
             self.network.send(board.name, HOST, data, partial(self._client_hears, client), depart_ns)
 
