@@ -47,6 +47,14 @@ def quiet(what: str, done: int, total: int) -> None:
     """A Progress for those who want none."""
 
 
+def without_password(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """A board's configuration as it may be kept in a run's folder."""
+    kept = dict(configuration)
+    if kept.get("mqtt"):
+        kept["mqtt"] = {key: value for key, value in kept["mqtt"].items() if key != "password"}
+    return kept
+
+
 @dataclass(frozen=True)
 class BoardPlace:
     """Where one board is reached."""
@@ -334,7 +342,7 @@ class Bed(Hand):
             more["flight"] = 1
         document = self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **more)
         if self.flight is not None:
-            self.flight.board(document)
+            self.flight.board(without_password(document))
         return document
 
     def _flash(self) -> None:

@@ -1,4 +1,4 @@
-"""Command builders of the bench with hostile values: what a shell makes of them is exactly what was meant, and no more."""
+"""Command builders of the bench with hostile values: a shell makes of them exactly what was meant, and no more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from brownout.bed import without_password
 from brownout.bench_rig import DRIVERS, JIG_WORDS, OutletsSpec, fill
 from brownout.contracts import LinkRule, RigError, UsageError
 from brownout.document import Table
@@ -197,6 +198,14 @@ def test_a_rig_file_is_read_strictly(tmp_path: Path, was: str, becomes: str, nam
     path.write_text(RIG.replace(was, becomes))
     with pytest.raises(UsageError, match=named):
         parse_rig(Table.read(path))
+
+
+def test_no_password_is_kept_in_a_runs_folder() -> None:
+    """Flight recordings hold what boards were told; their passwords were among it."""
+    told = {"board": 1, "mqtt": {"host": "192.0.2.1", "password": "secret", "tls": {"ca": "x"}}}
+    assert "secret" not in json.dumps(without_password(told))
+    assert told["mqtt"]["password"] == "secret"  # the board itself still gets it
+    assert without_password({"board": 1, "mqtt": None}) == {"board": 1, "mqtt": None}
 
 
 def test_every_jig_command_names_a_board() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from brownout import fault_kinds
 from brownout.campaign_file import read_campaign
+from brownout.rig import read_rig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -71,11 +72,14 @@ def test_python_examples_run(page: Path, interpreter: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("page", TOML_PAGES, ids=name_of)
-def test_campaigns_in_pages_parse(page: Path, tmp_path: Path) -> None:
+def test_campaigns_and_rigs_in_pages_parse(page: Path, tmp_path: Path) -> None:
     for _file, text in blocks(page, "toml"):
         path = tmp_path / "campaign.toml"
         path.write_text(text, encoding="utf-8")
-        assert read_campaign(path).faults
+        if text.startswith("[rig]"):
+            assert read_rig(path).bench is not None
+        else:
+            assert read_campaign(path).faults
 
 
 def test_there_are_examples_to_run() -> None:

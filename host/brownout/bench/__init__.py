@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from ..contracts import UsageError
-from . import checking, decision, flashing, fleet, heap, journal, protocols, publish, replay, simulator
+from . import checking, decision, flashing, fleet, gateway, heap, journal, protocols, publish, replay, simulator
 from .figures import Figure, document, print_table
 from .workbench import Workbench, machine
 
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "decision": decision.measure,
     "flash": flashing.measure,
     "fleet": fleet.measure,
+    "gateway": gateway.measure,
     "checkers": checking.measure,
     "sim": simulator.measure,
     "replay": replay.measure,
