@@ -64,7 +64,7 @@ def write_rig(bench: Bench) -> None:
                 if outlet.board is not None:
                     outlets[outlet.board] = f"{name}/{outlet.number}"
     ports = bench.link_ports()
-    for name, node in bench.network.boards.items():
+    for name, node in sorted(bench.network.boards.items(), key=lambda item: (len(item[0]), item[0])):  # b2 before b10
         lines += ["", "[[board]]", f'name = "{name}"', 'model = "virtual"', f'gateway = "{node.gateway}"']
         lines += [f'port = "{bench.paths.serial / name}"', f'address = "{node.address}"', f"mqtt_port = {ports[name]}"]
         lines += [f'outlet = "{outlets[name]}"']
