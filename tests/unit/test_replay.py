@@ -16,6 +16,7 @@ from brownout.contracts import UsageError
 from brownout.faults import plan
 from brownout.replay import recording, stream, tap, verdict
 from brownout.replay.engine import BootResult, Replay
+from brownout.replay.explain import explain
 from brownout.replay.follow import Follower, changed
 from brownout.rig import load_rig
 from brownout.session import Session
@@ -117,17 +118,21 @@ def test_a_bit_that_flips_in_ram_is_found_with_board_and_step(protocol: str, fie
             super().tick(now_ms)
 
     folder = simulated(tmp_path, "blackout", Flipping)
-    results = replayed(folder)
+    read = recording.read(folder)
+    results = Replay(read).run()
+    explain(read, results)
     found = [result.difference for result in results if result.difference is not None]
     assert {difference.board for difference in found} == {"b3"}
     first = min(found, key=lambda difference: difference.step)
     assert first.boot == 2
     before = next(result.steps for result in results if (result.board, result.boot) == ("b3", 1))
-    record = recording.read(folder).boards["b3"].boots[1]
+    record = read.boards["b3"].boots[1]
     hit = next(number for number, entries in enumerate(record.steps) if entries[-1].now_ms >= 500) + before + 1
     assert hit <= first.step and first.since < first.step
     assert first.what == "what was stored and sent" or first.since <= hit
     assert first.recorded != first.replayed
+    if (protocol, field) in (("register", "floor"), ("gossip", "_mix")):  # nothing else has come of it by the next look
+        assert first.found is not None and f"{field} was " in first.found
     assert any(name.endswith(field) for fields in first.state.values() for name in fields)
     assert first.now_ms < 500 + 4 * 8 * 50 + 300
 

@@ -120,11 +120,13 @@ def _stop(follower: Follower, until_s: float | None, expression: str | None) -> 
 def _replay_all(read: Any, as_json: bool) -> int:
     from ..replay import verdict
     from ..replay.engine import Replay
+    from ..replay.explain import explain
 
     engine = Replay(read)
     total = sum(len(boot.steps) for board in read.boards.values() for boot in board.boots)
     with LiveProgress() as progress:
         results = engine.run(lambda done: progress("replay", done, total))
+        explain(read, results)
     document = verdict.document(read, engine, results)
     if as_json:
         print_document(document)
