@@ -19,7 +19,16 @@ JIG_WORDS: dict[str, tuple[str, ...]] = {  # command -> what its template may na
     "wipe": ("board", "port"),
     "arm": ("board", "port", "operation", "byte"),
 }
-DRIVERS = ("uhubctl", "usbrelay", "gpioset", "tasmota", "shelly", "pdudaemon", "command", "labgrid")
+DRIVERS: dict[str, tuple[str, ...]] = {  # name -> the keys of its own that it takes; outlets.py opens them
+    "uhubctl": (),
+    "usbrelay": ("inverted",),
+    "gpioset": ("libgpiod", "active_low"),
+    "tasmota": ("over",),
+    "shelly": ("generation",),
+    "pdudaemon": ("url",),
+    "command": ("on", "off", "state"),
+    "labgrid": ("backend", "python"),
+}
 
 
 @dataclass(frozen=True)
@@ -103,10 +112,8 @@ def read_bench(document: Table, gateways: Sequence[str]) -> BenchSpec | None:
 
 
 def _outlets(name: str, table: Table, gateways: Sequence[str]) -> OutletsSpec:
-    from .outlets import options_of
-
-    driver = table.choice("driver", DRIVERS)
-    allowed = options_of(driver)
+    driver = table.choice("driver", tuple(DRIVERS))
+    allowed = DRIVERS[driver]
     table.only("driver", "gateway", "device", *allowed)
     if table.text("device").startswith("-"):
         raise table.error("device", repr(table.text("device")), "a name that no tool takes for an option")

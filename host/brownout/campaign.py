@@ -21,6 +21,7 @@ from .faults import Plan
 from .faults import plan as make_plan
 from .firmware_build import ENTRY
 from .history import FaultStage
+from .qualify import refuse_unproven
 from .rig import Rig, read_rig
 from .session import Session, SessionBed, cluster_of
 from .store import RunFolder, read_document, read_faults
@@ -47,16 +48,20 @@ def run(
     progress: Progress = quiet,
     firmware: Path | None = None,
     weather: Weather | None = None,
+    trust_switches: bool = False,
 ) -> RunResult:
     """Run one campaign. UsageError and RigError before or while it comes up; after that there is always a verdict.
 
-    weather: for simulated boards, what the network does by itself.
+    weather: for simulated boards, what the network does by itself. trust_switches: cut the power of boards, too, whose
+    outlets `brownout rig qualify` could not prove.
 
     On KeyboardInterrupt the rig is healed, the folder is kept with what was seen, and the interrupt goes on.
     """
     plan = make_plan(campaign, rig, seed)
     if firmware is not None:
         _check_firmware(firmware, rig)
+    if rig.bench is not None and not trust_switches:
+        refuse_unproven(plan, rig)
     folder = RunFolder.create(out, campaign.name, seed)
     folder.write_plan(plan.to_document())
     bed = open_bed(plan, rig, folder.path.absolute(), firmware=firmware, progress=progress, weather=weather)

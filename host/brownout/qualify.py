@@ -2,7 +2,7 @@
 
 One outlet at a time goes off and on again, while every board's serial port is watched: a port that stays is fed all
 the same, a port of another board that goes is ganged or cross-wired. What could not be proven is named, and a bench
-must not use it. Writes nothing but the result beside the rig file. Boards lose power here: nothing else may run on the bench.
+must not use it. Writes nothing but the result beside the rig file. Boards lose power: nothing else may run there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .contracts import Progress, RigError
+from .fault_kinds import KINDS
+from .faults import Plan
+from .rig import Rig
 
 SETTLES_WITHIN_S = 4.0
 LOOK_S = 0.01
@@ -101,6 +104,21 @@ def write_result(rig_file: str, findings: Sequence[Finding]) -> Path:
     }
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def refuse_unproven(plan: Plan, rig: Rig) -> None:
+    """RigError where a plan cuts the power of a board whose outlet could not be proven."""
+    wrong = unproven(rig.source)
+    for fault in plan.faults:
+        if KINDS[fault.kind].group != "power" and fault.kind != "wipe":
+            continue
+        for board in fault.boards or tuple(board.name for board in plan.boards):  # drawn only when the run is under way
+            if board in wrong:
+                raise RigError(
+                    f"fault {fault.id} ({fault.kind}) may cut the power of {board}, whose outlet could not be proven "
+                    f"({wrong[board]}); feed it by another one and run `brownout rig qualify` again, or say "
+                    "--trust-switches and get `unknown`"
+                )
 
 
 def unproven(rig_file: str) -> dict[str, str]:

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 from brownout.bed import without_password
 from brownout.bench_rig import DRIVERS, JIG_WORDS, OutletsSpec, fill
+from brownout.campaign_file import Campaign, read_campaign
 from brownout.contracts import LinkRule, RigError, UsageError
 from brownout.document import Table
 from brownout.drivers import bench_link, gpioset, shelly, tasmota, uhubctl, usbrelay
+from brownout.faults import plan
 from brownout.gateway import quoted
 from brownout.outlets import open_outlets, options_of, proves
-from brownout.rig import parse_rig
+from brownout.qualify import Finding, refuse_unproven, write_result
+from brownout.rig import parse_rig, read_rig
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +52,7 @@ def options(driver: str, hostile: str) -> dict[str, object]:
 
 
 @EXAMPLES
-@given(driver=st.sampled_from(DRIVERS), device=HOSTILE, number=st.integers(0, 99), on=st.booleans())
+@given(driver=st.sampled_from(sorted(DRIVERS)), device=HOSTILE, number=st.integers(0, 99), on=st.booleans())
 @example(driver="tasmota", device="$(touch CANARY)", number=1, on=True)
 def test_no_device_name_runs_anything(
     tmp_path_factory: pytest.TempPathFactory, driver: str, device: str, number: int, on: bool
@@ -100,6 +103,7 @@ def test_nftables_is_told_addresses_and_nothing_else(address: str) -> None:
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_every_driver_says_what_it_proves_and_shows_its_configuration(driver: str) -> None:
     assert proves(driver)
+    assert options_of(driver) == DRIVERS[driver]
     module = {"labgrid": "labgrid_power"}.get(driver, driver)
     text = (Path(bench_link.__file__).with_name(f"{module}.py")).read_text().split('"""')[1]
     assert f'driver = "{driver}"' in text
@@ -206,6 +210,30 @@ def test_no_password_is_kept_in_a_runs_folder() -> None:
     assert "secret" not in json.dumps(without_password(told))
     assert told["mqtt"]["password"] == "secret"  # the board itself still gets it
     assert without_password({"board": 1, "mqtt": None}) == {"board": 1, "mqtt": None}
+
+
+def test_an_outlet_that_could_not_be_proven_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "rig.toml"
+    boards = "".join(
+        RIG[RIG.index("[[board]]") :].replace('"b1"', f'"b{at}"').replace("/dev/x", f"/dev/x{at}") for at in range(1, 6)
+    )
+    faults = '[faults]\ncut = "physical"\nsplit = "injected"\n'
+    path.write_text(RIG[: RIG.index("[[board]]")] + boards + faults)
+    rig = read_rig(path)
+    cut = campaign(tmp_path, 'kind = "cut"\nselect = ["b2"]\nfor_s = 1.0')
+    split = campaign(tmp_path, 'kind = "split"\nshape = "halves"\nfor_s = 1.0')
+    refuse_unproven(plan(cut, rig, 1), rig)  # nobody has asked yet
+    write_result(rig.source, [Finding("b1", "hub/1"), Finding("b2", "hub/1", "lies", detail="still there")])
+    with pytest.raises(RigError, match="b2.*lies.*--trust-switches"):
+        refuse_unproven(plan(cut, rig, 1), rig)
+    refuse_unproven(plan(split, rig, 1), rig)
+
+
+def campaign(folder: Path, fault: str) -> Campaign:
+    path = folder / "campaign.toml"
+    head = '[campaign]\nname = "c"\nduration_s = 5.0\nvoters = 5\n[workload]\nclients = 1\noperations_per_s = 1.0\n'
+    path.write_text(f"{head}[[fault]]\n{fault}\nat_s = 1.0\n")
+    return read_campaign(path)
 
 
 def test_every_jig_command_names_a_board() -> None:

@@ -43,6 +43,7 @@ def demo(seed: str, folder: Path, as_json: bool, live_less: bool) -> int:
     type=click.Path(path_type=Path),
     help="Flash the firmware of this folder (boot.py, main.py, brownout_node/) instead of the one shipped.",
 )
+@click.option("--trust-switches", is_flag=True, help="Cut power by outlets that `rig qualify` could not prove, too.")
 @json_option
 @live_option
 def run(
@@ -51,11 +52,12 @@ def run(
     seed: str | None,
     folder: Path,
     firmware: Path | None,
+    trust_switches: bool,
     as_json: bool,
     live_less: bool,
 ) -> int:
     """Run CAMPAIGN, a shipped one's name or a campaign file, and judge what happened."""
-    return _run(campaign, rig_name, seed, folder, as_json, live_less, firmware)
+    return _run(campaign, rig_name, seed, folder, as_json, live_less, firmware, trust_switches)
 
 
 def _run(
@@ -66,6 +68,7 @@ def _run(
     as_json: bool,
     live_less: bool,
     firmware: Path | None = None,
+    trust_switches: bool = False,
 ) -> int:
     from .. import campaign as runner
     from ..campaign_file import load_campaign
@@ -76,7 +79,9 @@ def _run(
     campaign = load_campaign(campaign_name)
     rig = load_rig(rig_name)
     with LiveProgress(live=not live_less) as progress:
-        result = runner.run(campaign, rig, number, folder, progress=progress, firmware=firmware)
+        result = runner.run(
+            campaign, rig, number, folder, progress=progress, firmware=firmware, trust_switches=trust_switches
+        )
     if as_json:
         print_document(result.document)
     else:
