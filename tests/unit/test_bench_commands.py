@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from brownout import discover
 from brownout.bed import without_password
 from brownout.bench_rig import DRIVERS, JIG_WORDS, OutletsSpec, fill
 from brownout.campaign_file import Campaign, read_campaign
@@ -15,7 +17,7 @@ from brownout.contracts import LinkRule, RigError, UsageError
 from brownout.document import Table
 from brownout.drivers import bench_link, gpioset, shelly, tasmota, uhubctl, usbrelay
 from brownout.faults import plan
-from brownout.gateway import quoted
+from brownout.gateway import LocalGateway, quoted
 from brownout.outlets import open_outlets, options_of, proves
 from brownout.qualify import Finding, refuse_unproven, write_result
 from brownout.rig import parse_rig, read_rig
@@ -210,6 +212,25 @@ def test_no_password_is_kept_in_a_runs_folder() -> None:
     assert "secret" not in json.dumps(without_password(told))
     assert told["mqtt"]["password"] == "secret"  # the board itself still gets it
     assert without_password({"board": 1, "mqtt": None}) == {"board": 1, "mqtt": None}
+
+
+def test_boards_are_found_by_stable_names() -> None:
+    ports = [
+        "/dev/serial/by-id/usb-Silicon_Labs_CP2102_USB_to_UART_0001-if00-port0",
+        "/dev/serial/by-id/usb-MicroPython_Board_in_FS_mode_e66038b7-if00",
+        '/dev/serial/by-id/usb-Odd"\nname = "evil"-if00',
+    ]
+
+    class Listing(LocalGateway):
+        def _execute(self, line: str, backstop_s: float) -> object:
+            return super()._execute(quoted(["printf", "%s\\0", *ports], 5.0), backstop_s)
+
+    found = discover.discover({"east": Listing("east")})
+    assert {board.port: board.model for board in found} == dict(zip(ports, ("esp32", "pico-w", None), strict=True))
+    text = discover.tables(found)
+    boards = tomllib.loads(text)["board"]
+    assert {board["port"] for board in boards} == set(ports[:2])
+    assert all(board["gateway"] == "east" for board in boards)
 
 
 def test_an_outlet_that_could_not_be_proven_is_not_used(tmp_path: Path) -> None:

@@ -138,6 +138,24 @@ def _bench(rig_name: str) -> Rig:
     return loaded
 
 
+@rig.command()
+@rig_option("bench")
+def discover(rig_name: str) -> None:
+    """Find boards at every gateway by their USB serial numbers; print them as tables for the rig file."""
+    from ..discover import discover as look
+    from ..discover import tables
+    from ..gateway import open_gateway
+    from ..rig import load_rig
+
+    gateways = {name: open_gateway(spec) for name, spec in load_rig(rig_name).gateways.items()}
+    try:
+        found = look(gateways)
+    finally:
+        for gateway in gateways.values():
+            gateway.close()
+    click.echo(tables(found) or "no serial port with a stable name at any gateway", nl=not found)
+
+
 @rig.command("setup-gateway")
 @rig_option("bench")
 @click.argument("names", nargs=-1)
