@@ -157,6 +157,23 @@ def sampling(breach: bool) -> World:
     return world
 
 
+def commit(breach: bool) -> World:
+    world = World(3)
+    world.boot()
+    item = world.ask("transfer", "ada", "bob:30")
+    request = {"client": item.client, "request": item.request, "version": 1}
+    world.answer(item, "ok", None, 0)
+    for board, key, change in (("b2", "ada", -30), ("b3", "bob", 30)):
+        if board == "b3" and breach:
+            world.tell(board, "commit_aborted", coordinator=1, number=1)
+        else:
+            fields = {"key": key, "change": change, "balance": 100 + change}
+            world.tell(board, "commit_applied", coordinator=1, number=1, **request, **fields)
+    for board, total in (("b1", 0), ("b2", 70), ("b3", 130)):
+        world.tell(board, "commit_shard", total=total, accounts=total > 0, prepared=0)
+    return world
+
+
 def liveness(breach: bool) -> World:
     world = healthy()
     world.cut("f02", "b1")
@@ -220,6 +237,7 @@ STORIES: dict[str, Story] = {
         mirror,
         work,
         sampling,
+        commit,
         liveness,
         majority,
         crashes,

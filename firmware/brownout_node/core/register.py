@@ -279,7 +279,7 @@ class Pool:
             outcome = None if entry[2] == ADMIT else self._register.outcome(entry[0], entry[1])
             if outcome is None:
                 rest.append(entry)
-            elif not outcome or not entry[_MINE] or entry[0] >= schema.FIRST_OWN:
+            elif not outcome or not entry[_MINE] or schema.FIRST_OWN <= entry[0] <= schema.LAST_OWN:
                 pass  # nobody waits for it here
             elif outcome[0] != schema.EXPIRED or not self._register.is_copy:
                 self._node.reply(entry[0], entry[1], *outcome)

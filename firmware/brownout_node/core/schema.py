@@ -74,7 +74,8 @@ MESSAGES = (
 )
 
 FIRST_CLIENT = 1000
-FIRST_OWN = 0x20000000  # + board: what a board itself asks of the log; nobody waits for the answer
+FIRST_OWN = 0x20000000  # + board, up to LAST_OWN: what a board itself asks of the log; nobody waits for the answer
+LAST_OWN = 0x200003E7
 
 # One decided value: the commands of a batch, in order. A batch that fits a proposal is at most 384 bytes.
 BATCH = "[uuukvv]8"  # (client, request, operation, key, value, expected)

@@ -110,7 +110,8 @@ def _transactions(run: Run) -> dict[Name, Transaction]:
     for event in run.of("applied"):
         words = (event.fields["value"] or "").split()
         place = event.fields["key"].split("/")
-        if event.fields["client"] >= schema.FIRST_OWN and words and event.fields["status"] == schema.OK:
+        own = schema.FIRST_OWN <= event.fields["client"] <= schema.LAST_OWN
+        if own and words and event.fields["status"] == schema.OK:
             row = found[int(place[1]), int(words[0])]
             (row.aborts if words[1] == "abort" else row.commits).append(event)
     return found
