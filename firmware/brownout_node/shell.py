@@ -45,7 +45,8 @@ class Shell:
         self.config = config
         self._port = port
         self._on_healthy = on_healthy
-        self._began = time.ticks_ms()
+        self._ticks_ms = port.ticks_ms
+        self._began = port.ticks_ms()
         self._now_ms = 0
         self._inbox = []
         self._failure = None
@@ -105,7 +106,7 @@ class Shell:
 
     def now(self):
         """Milliseconds since the start; ticks_ms wraps, this does not."""
-        ticks = time.ticks_ms()
+        ticks = self._ticks_ms()
         self._now_ms += time.ticks_diff(ticks, self._began)
         self._began = ticks
         return self._now_ms

@@ -114,6 +114,7 @@ class Hand:
         self.broker = switches.broker
         self.cable = switches.cable
         self.storage = switches.storage
+        self.conditions = switches.conditions
 
     def support(self, kind: str) -> Support:
         return self.rig.support[kind]
@@ -211,6 +212,8 @@ class Hand:
         if dark:
             self.power.on(dark)
             healed.append(f"power switched on: {', '.join(dark)}")
+        if self.conditions is not None:
+            healed += self.conditions.heal()
         return healed
 
 

@@ -196,6 +196,31 @@ class Storage(Protocol):
         ...
 
 
+class Conditions(Protocol):
+    """What a board's clock and flash are like, beyond having power."""
+
+    supports: Mapping[str, Support]
+
+    def clock(self, boards: Sequence[str], *, ppm: int, ms: int) -> None:
+        """Let these clocks run so much faster than they do, and put them ahead by so much; both may be negative.
+
+        They never run backwards: one that is put back stands still until it is right.
+        """
+        ...
+
+    def heal(self) -> list[str]:
+        """Undo what a fault may have left; sentences about what was undone."""
+        ...
+
+    def headers(self, board: str) -> list[bytes]:
+        """The first 16 bytes of each block of the journal region."""
+        ...
+
+    def flip(self, board: str, bits: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Turn over bits, (byte of the journal region, bit of it); the bytes before and, read back, after."""
+        ...
+
+
 class Progress(Protocol):
     """Where long work reports how far it is."""
 

@@ -16,6 +16,7 @@ SELECTORS = (
 SHAPES = ("halves", "majority-minority", "ring", "bridge")
 TRAP_POINTS = ("after persist", "after send")
 TRAP_ACTIONS = ("halt", "power off")
+ROT_MOMENTS = ("off", "running")
 HOST = "host"  # in `from` and `to`: the controller with its clients
 
 
@@ -44,7 +45,7 @@ class FaultKind:
     """
 
     name: str
-    group: str  # power | link | broker | message | board | firmware | serial | storage
+    group: str  # power | link | broker | message | board | firmware | serial | storage | clock
     summary: str
     select: str | None = None
     for_s: float | None = None
@@ -181,10 +182,44 @@ _ROWS = (
         for_s=0.5,
         parameters=(Parameter("age_s", "number", 0, 3600, default=1.0, unit="seconds"),),
     ),
+    FaultKind(
+        "bitrot",
+        "storage",
+        "bits of the journal's older blocks turn over, and the board starts anew",
+        "one",
+        for_s=0.5,
+        parameters=(
+            Parameter("bits", "integer", 1, 4096, default=16),
+            Parameter("board", "choice", default="off", choices=ROT_MOMENTS),
+        ),
+    ),
+    FaultKind(
+        "skew",
+        "clock",
+        "the board's clock is ahead of the others' while it lasts; afterwards it stands still until it is right again",
+        "one",
+        parameters=(Parameter("ms", "integer", 20, 3_600_000, required=True, unit="milliseconds"),),
+    ),
+    FaultKind(
+        "drift",
+        "clock",
+        "the board's clock runs too fast, or too slow where negative",
+        "one",
+        parameters=(Parameter("ppm", "integer", -900_000, 9_000_000, required=True, unit="parts per million"),),
+    ),
+    FaultKind(
+        "jump",
+        "clock",
+        "the board's clock steps forward and stays ahead",
+        "one",
+        lasts=False,
+        parameters=(Parameter("ms", "integer", 20, 3_600_000, required=True, unit="milliseconds"),),
+    ),
 )
 
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
 MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
+CONDITIONS = ("bitrot", "skew", "drift", "jump")  # of flash and clock; see conditions.py
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
-_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *MALICE)
+_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *MALICE, *CONDITIONS)
 NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in _CHOSEN)

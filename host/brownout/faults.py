@@ -22,6 +22,7 @@ from .rig import PlannedBoard, Rig, choose_boards
 
 PROPOSER = "proposer"
 NEMESIS = "nemesis"  # place of what the seed has drawn
+LEAST_DRIFT_MS = 50  # what telemetry can tell from its own delays
 _LEAST_VOTERS = {"halves": 1, "majority-minority": 3, "ring": 4, "bridge": 3}
 
 
@@ -197,6 +198,7 @@ class Planner:
             parameters |= more
         elif spec.select is not None and spec.select != PROPOSER:
             boards = self._select(spec, spec.select)
+        parameters |= self._conditions(spec)
         for end in ("from", "to"):
             for name in spec.parameters.get(end, ()):
                 self._check_name(spec, end, name, (*self.names, HOST))
@@ -214,6 +216,20 @@ class Planner:
             when=spec.when,
             parameters=parameters,
         )
+
+    def _conditions(self, spec: FaultSpec) -> dict[str, Any]:
+        """What faults of flash and clock have drawn by the seed; a drift that nobody could see is refused."""
+        if spec.kind == "bitrot":
+            return {"draw": self.random.getrandbits(32)}
+        if spec.kind == "drift":
+            comes_to_ms = abs(float(spec.parameters["ppm"])) * spec.for_s / 1000
+            if comes_to_ms < LEAST_DRIFT_MS:
+                least = int(LEAST_DRIFT_MS * 1000 / max(spec.for_s, 0.001)) + 1
+                what = f"{spec.parameters['ppm']} comes to {comes_to_ms:.0f} ms in {spec.for_s} s, too little to prove"
+                raise self._error(
+                    spec, "ppm", what, f"{least} or more (or {-least} or less) for that time, or more time"
+                )
+        return {}
 
     def _check_name(self, spec: FaultSpec, key: str, name: str, allowed: Sequence[str]) -> None:
         if name not in allowed:

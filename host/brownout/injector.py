@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from . import conditions
 from .contracts import LinkCount, LinkRule, RigError, Support
-from .fault_kinds import MALICE
+from .fault_kinds import CONDITIONS, MALICE
 from .faults import PlannedFault, link_rules
 from .history import BoardEvent, FaultRecord, FaultStage
 from .pace import Task
@@ -135,6 +136,9 @@ class FaultLife:
         self.bed = injector.bed
         self.fault = fault
         self.boards: tuple[str, ...] = ()
+        # For what lies in files of its own.
+        self.note, self.proof, self.last = self._note, self._proof, self._last
+        self.off, self.on, self.boot_evidence = self._off, self._on, self._boot_evidence
 
     def run(self) -> None:
         moment = self._wait_for_moment()
@@ -150,6 +154,8 @@ class FaultLife:
             self._trap()
         elif self.fault.kind in MALICE:
             self._malice()
+        elif self.fault.kind in CONDITIONS:
+            conditions.run(self)
         elif self.fault.kind == "upgrade":
             self._upgrade()
         elif self.fault.kind == "restore":

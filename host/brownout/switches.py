@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .contracts import Broker, Cable, Gateway, Link, Power, RigError, Storage
+from .contracts import Broker, Cable, Conditions, Gateway, Link, Power, RigError, Storage
 from .drivers.virtual_broker import VirtualBroker
 from .drivers.virtual_cable import VirtualCable
+from .drivers.virtual_conditions import VirtualConditions
 from .drivers.virtual_lab import gateway_spec
 from .drivers.virtual_link import VirtualLink
 from .drivers.virtual_power import VirtualPower
@@ -27,6 +28,7 @@ class Switches:
     broker: Broker
     cable: Cable
     storage: Storage
+    conditions: Conditions | None = None  # where boards' clocks and flash can be spoilt
 
     def close(self) -> None:
         self.gateway.close()
@@ -43,6 +45,7 @@ def lab_switches(rig: Rig, document: dict[str, Any]) -> Switches:
         broker=VirtualBroker(control, rig.support),
         cable=VirtualCable(control, rig.support),
         storage=VirtualStorage(control, rig.support),
+        conditions=VirtualConditions(control, rig.support),
     )
 
 

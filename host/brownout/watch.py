@@ -31,6 +31,7 @@ class Watch:
         self._digests: dict[str, dict[str, str | None]] = {name: {} for name in CONVERGENT}
         self._members: dict[str, dict[int, int]] = {}  # board -> how it sees the others, by their numbers
         self._behaviours: dict[str, tuple[int, int]] = {}  # board -> (boot, how it said that it behaves)
+        self._newest: dict[str, BoardEvent] = {}  # board -> its newest event
         self.decided_height = 0
 
     def take(self, events: Iterable[BoardEvent]) -> None:
@@ -41,6 +42,9 @@ class Watch:
 
     def _take(self, event: BoardEvent) -> None:
         fields = event.fields
+        newest = self._newest.get(event.board)
+        if newest is None or (event.boot, event.sequence) > (newest.boot, newest.sequence) or event.kind == "boot":
+            self._newest[event.board] = event
         if event.kind == "boot":
             self._boots[event.board] = event
             self._files.pop(event.board, None)
@@ -83,6 +87,21 @@ class Watch:
             return event is not None and event.boot != after
 
         return self._boots.get(board) if self.wait(booted, within_s) else None
+
+    def ahead_ms(self, board: str, after_ns: int, within_s: float) -> tuple[int, float] | None:
+        """(boot, how far its clock is ahead of ours), by the board's newest event that arrived after `after_ns`.
+
+        What an event took on its way counts as behind.
+        """
+
+        def told() -> bool:
+            event = self._newest.get(board)
+            return event is not None and event.received_ns > after_ns
+
+        if not self.wait(told, within_s):
+            return None
+        event = self._newest[board]
+        return event.boot, event.now_ms - event.received_ns / 1e6
 
     def wait_for_behaviour(self, board: str, behaviour: int, within_s: float) -> bool:
         """Whether the board has told, in its current boot, that it behaves so now."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .cable import Cable, board_terminal
-from .flash_image import ControlPage, Geometry, wipe_journal
+from .flash_image import ControlPage, Geometry, flip, headers, wipe_journal
 from .process import REAP_WITHIN_S, LabError, describe_exit, process_state, spawn
 
 # An interpreter that ends at once, again and again, must not eat the machine.
@@ -205,6 +205,12 @@ class Chip:
                 f"{self.name} has power: its journal is only wiped while it is off (`power off {self.name}`)"
             )
         wipe_journal(self.image, self.model.geometry)
+
+    def headers(self) -> list[bytes]:
+        return headers(self.image, self.model.geometry)
+
+    def flip(self, position: int, bit: int) -> tuple[int, int]:
+        return flip(self.image, self.model.geometry, position, bit)
 
     def state(self) -> dict[str, Any]:
         """What the switch, the kernel and the flash say."""

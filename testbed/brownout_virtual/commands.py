@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from .broker import Broker
 from .chip import Chip
+from .flash_image import BLOCK_BYTES
 from .process import CommandError, LabError
 from .proxy import Proxy
 
@@ -27,6 +28,10 @@ link apply JSON | clear [ID...] | counts     rules on the links: a list of {id, 
 broker kill|stall|start|state
 cable unplug|plug|state BOARD...
 flash wipe-journal BOARD                     only while the board is off
+flash headers BOARD...                       the first 16 bytes of each block of the journal
+flash flip BITS BOARD...                     turn over bits of the journal; BITS: POSITION.BIT,POSITION.BIT,...
+clock adjust PPM MS BOARD...                 let clocks run so much faster, and be so much further ahead
+clock reset BOARD...                         let clocks run as they should; they stay as far ahead as they are
 status                                       everything at once
 shutdown                                     end the lab
 `all` stands for every board."""
@@ -59,6 +64,7 @@ class Commands:
             "broker": self._broker,
             "cable": self._cable,
             "flash": self._flash,
+            "clock": self._clock,
             "status": self._status,
             "shutdown": self._shutdown,
             "help": self._help,
@@ -151,7 +157,13 @@ class Commands:
         return {chip.name: _cable_state(chip) for chip in boards}
 
     async def _flash(self, words: Sequence[str]) -> Any:
-        _choose("flash", words, ("wipe-journal",))
+        action = _choose("flash", words, ("wipe-journal", "headers", "flip"))
+        if action == "headers":
+            return {
+                chip.name: {"headers": [header.hex() for header in chip.headers()]} for chip in self._boards(words[1:])
+            }
+        if action == "flip":
+            return self._flip(words[1:])
         boards = self._boards(words[1:])
         lit = [chip.name for chip in boards if chip.on]
         if lit:
@@ -159,6 +171,34 @@ class Commands:
         for chip in boards:
             chip.wipe_journal()
         return _states(boards)
+
+    def _flip(self, words: Sequence[str]) -> Any:
+        boards = self._boards(words[1:])
+        bits = []
+        for word in words[0].split(","):
+            byte, _, place = word.partition(".")
+            bits.append((_number(byte), _number(place)))
+        for chip in boards:
+            size = chip.model.geometry.journal_blocks * BLOCK_BYTES
+            for position, bit in bits:
+                if position >= size or bit > 7:
+                    raise CommandError(f"no bit {position}.{bit}: bytes are 0 to {size - 1}, bits of each 0 to 7")
+        return {chip.name: {"bytes": [chip.flip(position, bit) for position, bit in bits]} for chip in boards}
+
+    async def _clock(self, words: Sequence[str]) -> Any:
+        action = _choose("clock", words, ("adjust", "reset"))
+        if action == "adjust" and len(words) < 4:
+            raise CommandError("clock adjust takes PPM MS BOARD...")
+        boards = self._boards(words[3:] if action == "adjust" else words[1:])
+        answer = {}
+        for chip in boards:
+            was = chip.control.clock()
+            if action == "adjust":
+                chip.control.set_clock(was["ppm"] + _signed(words[1]), was["ms"] + _signed(words[2]))
+            else:
+                chip.control.set_clock(0, was["ms"])
+            answer[chip.name] = {"was": was, "clock": chip.control.clock()}
+        return answer
 
     async def _status(self, words: Sequence[str]) -> Any:
         return await self._lab.status()
@@ -181,6 +221,10 @@ def _number(word: str) -> int:
     if not word.isascii() or not word.isdigit() or int(word) > MAX_NUMBER:
         raise CommandError(f"{word!r} is not a whole number from 0 to {MAX_NUMBER}")
     return int(word)
+
+
+def _signed(word: str) -> int:
+    return -_number(word[1:]) if word.startswith("-") else _number(word)
 
 
 def _states(boards: Sequence[Chip]) -> dict[str, Any]:

@@ -109,19 +109,44 @@ def wipe_journal(path: Path, geometry: Geometry) -> None:
         file.write(b"\xff" * (geometry.journal_blocks * BLOCK_BYTES))
 
 
+def headers(path: Path, geometry: Geometry) -> list[bytes]:
+    """The first 16 bytes of each block of the journal's region."""
+    first = geometry.filesystem_blocks
+    with path.open("rb") as file:
+        found = []
+        for block in range(first, first + geometry.journal_blocks):
+            file.seek(block * BLOCK_BYTES)
+            found.append(file.read(16))
+        return found
+
+
+def flip(path: Path, geometry: Geometry, position: int, bit: int) -> tuple[int, int]:
+    """Turn over a bit of the journal's region, as ageing does, also of a board at work; the byte before and after."""
+    at = geometry.filesystem_blocks * BLOCK_BYTES + position
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        before = os.pread(file, 1, at)[0]
+        os.pwrite(file, bytes([before ^ 1 << bit]), at)
+        return before, os.pread(file, 1, at)[0]
+    finally:
+        os.close(file)
+
+
 def control_path(image: Path) -> Path:
     return image.with_suffix(".control")
 
 
 class ControlPage:
-    """The page of counters and of the armed cut that a running board shares with its supervisor."""
+    """The page of counters, the armed cut and the clock's faults that a running board shares with its supervisor."""
 
     _ARMED = struct.Struct("<II")  # operation by its number since the flash was made (0: never), byte
     _COUNTS = struct.Struct("<IIII")
+    _CLOCK = struct.Struct("<ii")  # parts per million too fast, milliseconds ahead
+    _CLOCK_AT = _ARMED.size + _COUNTS.size
 
     def __init__(self, image: Path) -> None:
         self.path = control_path(image)
-        size = self._ARMED.size + self._COUNTS.size
+        size = self._CLOCK_AT + self._CLOCK.size
         if not self.path.exists() or self.path.stat().st_size != size:
             self.path.write_bytes(bytes(size))
         self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -151,3 +176,12 @@ class ControlPage:
         """How many operations are left until the cut, and its byte; None where no cut is armed."""
         target, byte = self._ARMED.unpack(os.pread(self._file, self._ARMED.size, 0))
         return {"operation": max(1, target - sum(self._counts())), "byte": byte} if target else None
+
+    def clock(self) -> dict[str, int]:
+        """How wrong the board's clock is made to be."""
+        ppm, ms = self._CLOCK.unpack(os.pread(self._file, self._CLOCK.size, self._CLOCK_AT))
+        return {"ppm": ppm, "ms": ms}
+
+    def set_clock(self, ppm: int, ms: int) -> None:
+        """Let the clock run so much too fast and be so far ahead; the board obeys when it next looks at it."""
+        os.pwrite(self._file, self._CLOCK.pack(ppm, ms), self._CLOCK_AT)

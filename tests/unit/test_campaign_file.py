@@ -40,6 +40,8 @@ def test_the_shipped_campaigns_are_those_that_were_promised() -> None:
         "mixed-serial",
         "torn-write",
         "broker-loss",
+        "bitrot",
+        "clocks",
         "wiped-voter",
         "fifty-boards",
         "demo",

@@ -6,6 +6,7 @@ import pytest
 from brownout.contracts import RigError
 from brownout.drivers.virtual_broker import VirtualBroker
 from brownout.drivers.virtual_cable import VirtualCable
+from brownout.drivers.virtual_conditions import VirtualConditions
 from brownout.drivers.virtual_lab import LabOptions, gateway_spec
 from brownout.drivers.virtual_link import VirtualLink
 from brownout.drivers.virtual_power import VirtualPower
@@ -33,6 +34,7 @@ def switches(gateway: FakeGateway) -> Switches:
         VirtualBroker(control, support),
         VirtualCable(control, support),
         VirtualStorage(control, support),
+        VirtualConditions(control, support),
     )
 
 
@@ -41,8 +43,10 @@ class TestInMemory(DriverContract):
 
 
 def test_drivers_and_firmware_cover_every_kind_of_fault(switches: Switches) -> None:
-    drivers = (switches.power, switches.link, switches.broker, switches.cable, switches.storage)
-    assert {kind for driver in drivers for kind in driver.supports} | {"trap", "upgrade", *MALICE} == set(KINDS)
+    drivers = (switches.power, switches.link, switches.broker, switches.cable, switches.storage, switches.conditions)
+    assert {kind for driver in drivers if driver for kind in driver.supports} | {"trap", "upgrade", *MALICE} == set(
+        KINDS
+    )
 
 
 def test_answers_that_are_none_are_rig_errors(switches: Switches, gateway: FakeGateway) -> None:

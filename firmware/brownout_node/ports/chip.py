@@ -5,6 +5,7 @@ Must not be imported on the unix port, which has none of it.
 
 import asyncio
 import os
+import time
 
 import machine
 
@@ -77,6 +78,7 @@ class Watchdog:
 class Port:
     """What esp32.py and rp2.py add to: flash_region(), power_off(), console()."""
 
+    ticks_ms = staticmethod(time.ticks_ms)
     watchdog_timer = 0  # the machine.Timer that feeds the watchdog at the prompt
 
     def __init__(self):

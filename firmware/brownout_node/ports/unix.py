@@ -1,12 +1,13 @@
 """MicroPython's unix port: a virtual board on its boot ROM, or a Raspberry Pi and the like.
 
-On a virtual board the ROM left the module `brownout_rom` (flash, reset_cause, power_off). Without it, the journal is a
-file beside the firmware, and power_off ends the process. Must not touch anything else of the host.
+On a virtual board the ROM left the module `brownout_rom` (flash, reset_cause, power_off, ticks_ms). Without it, the
+journal is a file beside the firmware, and power_off ends the process. Must not touch anything else of the host.
 """
 
 import asyncio
 import os
 import sys
+import time
 
 from . import common
 
@@ -91,6 +92,7 @@ class Port:
     def __init__(self):
         self._console = None
         self.reset_text = rom.reset_cause if rom else "start"
+        self.ticks_ms = rom.ticks_ms if rom else time.ticks_ms
 
     def flash_region(self):
         return rom.flash.journal if rom else FileRegion(_JOURNAL, common.JOURNAL_BLOCKS)

@@ -21,10 +21,13 @@ from ..store import SAME_COUNT, UNCOUNTED_BOOTS_FROM
 STATUS_NAMES: Mapping[Any, str] = {**dict(schema.STATUSES), **{name: name for _, name in schema.STATUSES}}
 LOG_OPERATIONS = ("put", "get", "cas")
 GOSSIP_WRITES = ("write", "delete")
-DARK_KINDS = frozenset({"cut", "cycle", "power_flap", "blackout", "reset", "cut_mid_write", "wipe", "restore", "upgrade", "trap"})
+DARK_KINDS = frozenset(
+    {"cut", "cycle", "power_flap", "blackout", "reset", "cut_mid_write", "wipe", "restore", "bitrot", "upgrade", "trap"}
+)
 DARK_WHEN_SPRUNG = frozenset({"cut_mid_write", "trap"})  # armed when applied; dark only from the proof on
 BROKER_KINDS = frozenset({"broker_kill", "broker_stall"})
-JOURNAL_KINDS = frozenset({"wipe", "restore", "bitrot", "worn"})  # faults after which a journal may be missing or invalid
+# Faults after which a journal may be missing or invalid.
+JOURNAL_KINDS = frozenset({"wipe", "restore", "bitrot", "worn"})
 
 
 @dataclass

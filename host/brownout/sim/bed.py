@@ -22,6 +22,7 @@ from ..rig import Rig, SimSpec
 from ..saved_state import StateClient
 from ..session import cluster_of
 from ..watch import Watch
+from .conditions import SimConditions
 from .engine import Engine
 from .network import Weather
 from .tasks import VirtualPace
@@ -76,6 +77,7 @@ class SimBed:
         self.broker = SimBroker(switch, rig.support)
         self.cable = SimCable(switch, rig.support)
         self.storage = SimStorage(switch, rig.support)
+        self.conditions = SimConditions(self.world.boards, rig.support)
 
     def drive(self, function: Callable[[], None]) -> None:
         """Run `function`, and virtual time with it."""
@@ -155,7 +157,7 @@ class SimBed:
             if not board.on:
                 self.power.on([name])
                 healed.append(f"power switched on: {name}")
-        return healed
+        return healed + self.conditions.heal()
 
     # What faults ask for.
 

@@ -70,7 +70,7 @@ class _Halted(Exception):
 
 
 class SimBoard:
-    """document: its config.json. clock: drift in parts per million, and the jumps so far, in milliseconds."""
+    """document: its config.json."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class SimBoard:
         self.crashes: list[Crash] = []
         self.last_output_ns = 0
         self.drift_ppm = 0
-        self.jump_ms = 0
+        self.ahead_ms = 0
         self._about = about
         self.release = 1
         self._random = Random(f"{seed} board {name}")
@@ -160,7 +160,9 @@ class SimBoard:
     def _boot(self, life: int, cause: str) -> None:
         if life != self.life:
             return
-        self._began_ns = self.engine.now_ns
+        self._clock_ns = self._looked_ns = self.engine.now_ns
+        self._booted_ns = self.engine.now_ns
+        self._told_ms = 0
         self._busy_ns = 0
         self._inbox: list[tuple[int, bytes]] = []
         self._work_due = self._flush_due = False
@@ -204,11 +206,19 @@ class SimBoard:
     # Time.
 
     def now_ms(self) -> int:
-        """The board's own clock: milliseconds since its boot, as its oscillator has it."""
-        elapsed_ns = self.engine.now_ns - self._began_ns
-        if self.drift_ppm:
-            elapsed_ns += elapsed_ns * self.drift_ppm // 1_000_000
-        return elapsed_ns // 1_000_000 + self.jump_ms
+        """The board's own clock: milliseconds since its boot, as its oscillator has it. Never falls."""
+        elapsed_ns = self.engine.now_ns - self._looked_ns
+        self._looked_ns = self.engine.now_ns
+        self._clock_ns += elapsed_ns + elapsed_ns * self.drift_ppm // 1_000_000
+        self._told_ms = max(self._told_ms, (self._clock_ns - self._booted_ns) // 1_000_000 + self.ahead_ms)
+        return self._told_ms
+
+    def adjust_clock(self, ppm: int, ms: int) -> None:
+        """Run so much faster from now on, and be so much further ahead."""
+        if self.node is not None:
+            self.now_ms()  # what has passed until now, at the rate of until now
+        self.drift_ppm += ppm
+        self.ahead_ms += ms
 
     def _tick(self, life: int) -> None:
         if life != self.life or self.halted:

@@ -81,7 +81,7 @@ def without(campaign: Campaign, number: int) -> Campaign | None:
         return tuple(names.get(board, board) for board in boards if board != gone)
 
     faults = [moved for fault in campaign.faults if (moved := _fault_without(fault, left)) is not None]
-    wiped = {board for fault in faults if fault.kind in ("wipe", "restore") for board in fault.select or ()}
+    wiped = {board for fault in faults if fault.kind in ("wipe", "restore", "bitrot") for board in fault.select or ()}
     if 2 * len(wiped) >= campaign.voters - voter and wiped:
         return (
             None  # a majority without its journal breaks what no replica can hold: another failure than the one sought

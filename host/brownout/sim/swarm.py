@@ -107,7 +107,7 @@ class _Drawing:
         minority = (self.voters - 1) // 2
         kept, wiped = [], 0
         for fault in faults:
-            if fault.kind in ("wipe", "restore"):
+            if fault.kind in ("wipe", "restore", "bitrot"):
                 sizes = {"one": 1, "proposer": 1, "minority": minority, "learners": 0}
                 size = (
                     len(fault.select) if isinstance(fault.select, tuple) else sizes.get(str(fault.select), self.voters)

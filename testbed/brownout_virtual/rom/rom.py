@@ -1,13 +1,14 @@
 """The boot ROM of a virtual board, run by MicroPython itself: NOR flash in a file, LittleFS on it, boot.py and main.py.
 
 Firmware sees it as the module `brownout_rom`: flash.filesystem and flash.journal (extended block devices with
-counters), reset_cause, heap_limit, power_off(), reset(cause). After `run` the board's root is the LittleFS: nothing
-of the host is in reach. Must not need heap that the firmware would miss (what serves only to boot forgets itself),
-and must not repair what a power cut left behind.
+counters), reset_cause, heap_limit, power_off(), reset(cause), ticks_ms(). After `run` the board's root is the LittleFS:
+nothing of the host is in reach. Must not need heap that the firmware would miss (what serves only to boot forgets
+itself), and must not repair what a power cut left behind.
 
 The supervisor (chip.py) hands over three open files: the flash, the control page, and a pipe to the power switch.
 The control page, little-endian u32: cut at operation (0: never), after byte | programs and erases of the file
-system's part, programs and erases of the journal's part. flash_image.py knows the same layout.
+system's part, programs and erases of the journal's part | signed: parts per million that the clock is too fast,
+milliseconds that it is ahead. flash_image.py knows the same layout.
 """
 
 import os
@@ -67,7 +68,7 @@ class Flash:
 
     def __init__(self, file, control, blocks, journal_blocks, real_timings):
         self.file = file
-        self._control = control
+        self.control = control
         self._timings = real_timings
         self._armed = bytearray(8)
         self._counts = bytearray(16)
@@ -85,9 +86,9 @@ class Flash:
         struct.pack_into(
             "<IIII", self._counts, 0, filesystem.programs, filesystem.erases, journal.programs, journal.erases
         )
-        self._control.seek(0)
-        self._control.readinto(self._armed)
-        self._control.write(self._counts)
+        self.control.seek(0)
+        self.control.readinto(self._armed)
+        self.control.write(self._counts)
         if self._armed != _IDLE:
             operation, byte = struct.unpack("<II", self._armed)
             if operation <= filesystem.programs + filesystem.erases + journal.programs + journal.erases:
@@ -148,6 +149,24 @@ def power_off():
 def reset(cause="reset"):
     """Start anew, with `cause` as the next boot's reset_cause."""
     tell("reset " + cause)
+
+
+def ticks_ms():
+    """As time.ticks_ms, by this board's own oscillator; what was put back stands still, and never falls."""
+    file = flash.control
+    file.seek(24)
+    file.readinto(_words)
+    ppm, ahead = struct.unpack("<ii", _words)
+    now = time.ticks_us()
+    elapsed = time.ticks_diff(now, _clock[0])
+    _clock[0] = now
+    _clock[1] += elapsed + elapsed * ppm // 1000000
+    _clock[2] = max(_clock[2], _clock[1] // 1000 + ahead)
+    return _clock[2]
+
+
+_words = bytearray(8)
+_clock = [time.ticks_us(), 0, 0]  # when looked at, microseconds by the board's oscillator, what was told
 
 
 def mount(region):

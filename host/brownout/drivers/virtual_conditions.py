@@ -1,0 +1,43 @@
+"""Clocks and flash of the virtual lab's boards, beyond having power.
+
+labctl clock adjust PPM MS BOARD...    labctl clock reset BOARD...
+labctl flash headers BOARD             labctl flash flip BITS BOARD    BITS: position.bit,position.bit,...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..contracts import Support
+from ..labctl import LabControl
+
+KINDS = ("bitrot", "skew", "drift", "jump")
+MOST_BITS = 500  # of one command line
+
+
+class VirtualConditions:
+    """Satisfies contracts.Conditions."""
+
+    def __init__(self, control: LabControl, support: Mapping[str, Support]) -> None:
+        self._control = control
+        self.supports: Mapping[str, Support] = {kind: support[kind] for kind in KINDS}
+
+    def clock(self, boards: Sequence[str], *, ppm: int, ms: int) -> None:
+        self._control.ask_by_board(list(boards), "clock", "adjust", str(ppm), str(ms))
+
+    def headers(self, board: str) -> list[bytes]:
+        answer = self._control.ask_by_board([board], "flash", "headers")
+        return [bytes.fromhex(header) for header in answer[board]["headers"]]
+
+    def flip(self, board: str, bits: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        for first in range(0, len(bits), MOST_BITS):
+            words = ",".join(f"{position}.{bit}" for position, bit in bits[first : first + MOST_BITS])
+            answer = self._control.ask_by_board([board], "flash", "flip", words)
+            found += [(before, after) for before, after in answer[board]["bytes"]]
+        return found
+
+    def heal(self) -> list[str]:
+        answer = self._control.ask("clock", "reset", "all")
+        wrong = [board for board, found in answer.items() if found["was"]["ppm"]]
+        return [f"clocks run as they should: {', '.join(wrong)}"] if wrong else []

@@ -1,0 +1,42 @@
+"""What simulated boards' clocks and flash are like: the switch for faults of them. Must not draw anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..contracts import Support
+from .board import SimBoard
+from .flash import BLOCK_BYTES
+
+
+class SimConditions:
+    """Satisfies contracts.Conditions."""
+
+    def __init__(self, boards: Mapping[str, SimBoard], support: Mapping[str, Support]) -> None:
+        self._boards = boards
+        self.supports = support
+
+    def clock(self, boards: Sequence[str], *, ppm: int, ms: int) -> None:
+        for board in boards:
+            self._boards[board].adjust_clock(ppm, ms)
+
+    def headers(self, board: str) -> list[bytes]:
+        data = self._boards[board].flash.data
+        return [bytes(data[at : at + 16]) for at in range(0, len(data), BLOCK_BYTES)]
+
+    def flip(self, board: str, bits: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        flash = self._boards[board].flash
+        found = []
+        for position, bit in bits:
+            before = flash.data[position]
+            flash.flip(position, bit)
+            found.append((before, flash.data[position]))
+        return found
+
+    def heal(self) -> list[str]:
+        healed = []
+        for name, board in self._boards.items():
+            if board.drift_ppm:
+                board.adjust_clock(-board.drift_ppm, 0)
+                healed.append(f"clock runs as it should: {name}")
+        return healed
