@@ -221,15 +221,18 @@ def _event_document(event: BoardEvent) -> dict[str, Any]:
 # Reading.
 
 
-def load(folder: Path) -> History:
-    """The history of a run, complete or interrupted. UsageError where the folder is not one of a run."""
+def load(folder: Path, kinds: Sequence[str] | None = None) -> History:
+    """The history of a run, complete or interrupted. UsageError where the folder is not one of a run.
+
+    kinds: only the events of these kinds, for what does not need the others and has millions of them.
+    """
     damage: list[str] = []
     manifest = read_document(folder, MANIFEST)
     plan = read_document(folder, PLAN) if (folder / PLAN).exists() else {"faults": []}
     operations = _operations(_lines(folder / OPERATIONS, damage), damage)
     faults = [_fault(line) for line in _lines(folder / FAULTS, damage)]
     gaps = [Gap(**line) for line in _lines(folder / GAPS, damage)]
-    events = _read_events(folder, damage)
+    events = _read_events(folder, damage, kinds)
     if damage:
         manifest = {**manifest, "damage": damage}
     return History(operations, order_events(events), faults, gaps, manifest, plan)
@@ -306,18 +309,20 @@ def _fault(line: Mapping[str, Any]) -> FaultRecord:
     return FaultRecord(**{**line, "stage": FaultStage(line["stage"]), "boards": tuple(line["boards"])})
 
 
-def _read_events(folder: Path, damage: list[str]) -> list[BoardEvent]:
+def _read_events(folder: Path, damage: list[str], kinds: Sequence[str] | None) -> list[BoardEvent]:
     if (folder / EVENTS).exists():
+        wanted = "" if kinds is None else " WHERE list_contains(?, kind)"
         with duckdb.connect() as connection:
             rows = connection.execute(
-                f"SELECT {', '.join(EVENT_COLUMNS)} FROM read_parquet(?)", [str(folder / EVENTS)]
+                f"SELECT {', '.join(EVENT_COLUMNS)} FROM read_parquet(?){wanted}",
+                [str(folder / EVENTS), *([] if kinds is None else [list(kinds)])],
             ).fetchall()
         return [_event(row) for row in rows]
     seen: set[tuple[str, int, int]] = set()
     events = []
     for line in _lines(folder / EVENTS_LIVE, damage):
         name = (line["board"], line["boot"], line["sequence"])
-        if name not in seen:
+        if name not in seen and (kinds is None or line["kind"] in kinds):
             seen.add(name)
             events.append(BoardEvent(**line))
     return events
