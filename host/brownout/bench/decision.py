@@ -7,7 +7,7 @@ to propose, so that nothing but the three rounds lies between. Must not leave ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from brownout_node.core import schema
 
@@ -35,7 +35,7 @@ def measure(bench: Workbench) -> list[Figure]:
         "vote": vote_bed(bench),
         "null": bench.bed("null", VOTERS, firmware=bench.firmware_with_nulls(), protocols=NULL_PROTOCOLS),
     }
-    times, lost = take_turns(beds, {"vote": schema.PUT, "null": schema.PUT}, VOTERS)
+    times, lost = take_turns(beds, dict.fromkeys(beds, put_to_proposer(schema.PUT, VOTERS)), COUNT, WARM_UP)
     bench.close_bed("null")
     note = (
         f"from the command at the proposer's board to its answer; {lost} lost. The vote also passes the command on to "
@@ -53,13 +53,22 @@ def measure(bench: Workbench) -> list[Figure]:
     return [ratio, _delays(bench)]
 
 
-def take_turns(
-    beds: Mapping[str, Bed], operations: Mapping[str, int], voters: int, *, count: int = COUNT, warm_up: int = WARM_UP
-) -> tuple[dict[str, list[float]], int]:
-    """(milliseconds from command to answer by bed, answers lost). operations: what each bed is asked to do.
+Command = tuple[str, int, str, str]  # board, operation, key, value
 
-    Each command goes to the board that proposes the next height: equal weights, so they go round.
-    """
+
+def put_to_proposer(operation: int, voters: int) -> Callable[[int, int], Command]:
+    """Commands for the board that proposes the next height: equal weights, so they go round."""
+
+    def command(number: int, height: int) -> Command:
+        return f"b{(height + 1) % voters + 1}", operation, f"k{number % KEYS}", VALUE % number
+
+    return command
+
+
+def take_turns(
+    beds: Mapping[str, Bed], commands: Mapping[str, Callable[[int, int], Command]], count: int, warm_up: int
+) -> tuple[dict[str, list[float]], int]:
+    """(milliseconds from command to answer by bed, answers lost). commands: of a turn and the last height answered."""
     clients = {
         name: CommandClient(bed.broker_address, bed.rig.bed, bed.cluster, 2000 + number)
         for number, (name, bed) in enumerate(beds.items())
@@ -71,8 +80,7 @@ def take_turns(
     for number in range(warm_up + count):
         order.reverse()  # whoever comes second finds warm caches
         for name in order:
-            board = f"b{(heights[name] + 1) % voters + 1}"
-            answer = clients[name].ask(board, operations[name], f"k{number % KEYS}", VALUE % number)
+            answer = clients[name].ask(*commands[name](number, heights[name]))
             if answer is None or answer[1] != schema.OK:
                 lost += 1
                 continue

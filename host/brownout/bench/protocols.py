@@ -7,9 +7,11 @@ each of its content and a head. Must not leave out what was sent again.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from brownout_node.core import codec, schema
 
@@ -19,19 +21,25 @@ from ..campaign_file import parse_campaign
 from ..document import Table
 from ..faults import plan
 from ..rig import load_rig
-from ..sim.runs import simulate
+from ..sim.runs import Simulated, simulate
 from ..sim.transcript import Recorder, messages_of
-from .decision import take_turns
-from .figures import Figure, side_by_side
+from .decision import Command, put_to_proposer, take_turns
+from .figures import Figure, Sample, side_by_side
 from .workbench import Workbench
 
 VOTERS = (4, 7, 16)
 CROWD = (50, 7)  # boards, voters of them
 COUNT, WARM_UP = 150, 20
+ACCOUNTS = 8
 COUNTED_S = 20.0
 RATE = 2.0  # operations a second: each decision has one command
 PATIENT = {"propose_timeout_ms": 4000, "vote_timeout_ms": 4000, "resend_ms": 2000}  # 32 boards share two cores
 HEAD_BYTES = 24  # that a message may have beside its texts and byte strings: head, numbers, lengths
+TIMEOUT_MS = 500
+MOST_TIMEOUTS = 1.5
+SEEDS = 10
+DOUBT_MS, OFF_S = 300, 3.0
+MOST_BLOCKED = 0.5
 MOST_EXTRA = 1.1  # what was sent again
 
 
@@ -47,6 +55,7 @@ class Shape:
     loaded: tuple[str, ...]
     null: tuple[str, ...]
     operation: str
+    commands: Callable[[int], Callable[[int, int], Command]]  # for so many voters
     rounds: int
     target: float
     timing: dict[str, int]
@@ -60,6 +69,7 @@ VOTE = Shape(
     ("membership", "vote"),
     ("membership", "null_vote"),
     "put",
+    lambda voters: put_to_proposer(schema.PUT, voters),
     3,
     1.5,
     PATIENT,
@@ -72,6 +82,7 @@ BYZANTINE = Shape(
     ("byzantine",),
     ("null_byzantine",),
     "bput",
+    lambda voters: put_to_proposer(protocols.OPERATION_IDS["bput"], voters),
     5,
     2.0,
     {"resend_ms": 2000},
@@ -81,16 +92,63 @@ BYZANTINE = Shape(
 )
 
 
+def transfers(boards: int) -> Callable[[int, int], Command]:
+    """Transfers of 1 between accounts of two boards, asked of a third; each pair of accounts in turns both ways."""
+
+    def owner(key: str) -> int:
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % boards  # as commit_shard.py has it
+
+    pairs = []
+    for first in range(ACCOUNTS):
+        keys = f"k{first}", f"k{(first + 1) % ACCOUNTS}"
+        owners = [owner(key) for key in keys]
+        if owners[0] != owners[1]:
+            asked = next(board for board in range(boards) if board not in owners)
+            pairs += [(asked, *keys), (asked, *keys[::-1])]
+
+    def command(number: int, _height: int) -> Command:
+        asked, source, target = pairs[number % len(pairs)]
+        return f"b{asked + 1}", protocols.OPERATION_IDS["transfer"], source, f"{target}:1"
+
+    return command
+
+
+COMMIT = Shape(
+    "commit",
+    ("commit",),
+    ("null_commit",),
+    "transfer",
+    transfers,
+    2,
+    2.0,
+    {"resend_ms": 2000},
+    {"commit": {"vote_timeout_ms": 4000, "doubt_timeout_ms": 4000}},
+    "commit_decided",
+    lambda _boards: {"commit_prepare": 2, "commit_vote": 2, "commit_decision": 2, "commit_ack": 2},
+)
+NON_BLOCKING = replace(
+    COMMIT,
+    name="commit, non-blocking",
+    loaded=("vote", "commit"),
+    rounds=2,
+    target=6.0,  # five delays and a vote among all instead of two
+    timing=PATIENT,
+    options={"commit": {"non_blocking": 1, "vote_timeout_ms": 4000, "doubt_timeout_ms": 4000}},
+)
+
+
 def measure(bench: Workbench) -> list[Figure]:
     figures = []
     for shape in (VOTE, BYZANTINE):
-        for voters in VOTERS:
-            figures.append(_latency(bench, shape, voters, voters))
+        figures += [_latency(bench, shape, voters, voters) for voters in VOTERS]
         figures.append(_latency(bench, shape, *CROWD))
+    for shape in (COMMIT, NON_BLOCKING):
+        figures += [_latency(bench, shape, boards, boards) for boards in VOTERS]
     for shape in (VOTE, BYZANTINE):
         for voters in VOTERS:
             figures += _costs(bench, shape, voters)
-    return figures
+    bench.progress("proposers and coordinators that lose power", 0, 1)
+    return [*figures, _fail_over(VOTE), _fail_over(BYZANTINE), _blocked()]
 
 
 # Latency, on virtual boards.
@@ -99,7 +157,7 @@ def measure(bench: Workbench) -> list[Figure]:
 def _latency(bench: Workbench, shape: Shape, boards: int, voters: int) -> Figure:
     names = {shape.name: shape.loaded, "null": shape.null}
     beds: dict[str, Bed] = {}
-    operations = {shape.name: protocols.OPERATION_IDS[shape.operation], "null": schema.PUT}
+    commands = {shape.name: shape.commands(voters), "null": put_to_proposer(schema.PUT, voters)}
     try:
         for name, loaded in names.items():
             beds[name] = bench.bed(
@@ -111,7 +169,7 @@ def _latency(bench: Workbench, shape: Shape, boards: int, voters: int) -> Figure
                 timing=shape.timing,
                 options=shape.options if name == shape.name else None,
             )
-        times, lost = take_turns(beds, operations, voters, count=COUNT, warm_up=WARM_UP)
+        times, lost = take_turns(beds, commands, COUNT, WARM_UP)
     finally:
         for name in names:
             bench.close_bed(f"{shape.name}-{name}-{boards}")
@@ -185,3 +243,85 @@ def _traffic(shape: Shape, voters: int) -> Traffic:
                 traffic.sizes[name] += len(message)
                 traffic.content[name] += sum(len(field) for field in fields if isinstance(field, bytes | str))
     return traffic
+
+
+# Outages, in the simulator.
+
+
+def _fail_over(shape: Shape) -> Figure:
+    """The longest that a command waits for the next decision while a board is off whose turn to propose comes round."""
+    options = {"byzantine": {"view_timeout_ms": TIMEOUT_MS}} if shape is BYZANTINE else {}
+    longest = []
+    for seed in range(1, SEEDS + 1):
+        done = _run(
+            seed,
+            {"name": "fail-over", "duration_s": 8.0, "voters": 4, "protocols": list(shape.loaded)},
+            {"clients": 6, "operations_per_s": 20.0, "mix": {shape.operation: 1}},
+            {"kind": "cut", "select": ["b2"], "at_s": 2.0, "for_s": 4.0, "jitter_s": 0.5},
+            {"timing": {"propose_timeout_ms": TIMEOUT_MS}, "protocol": options},
+        )
+        stages = {record.stage.value: record.at_ns for record in done.history.faults}
+        events = [event for event in done.history.events if stages["applied"] <= event.received_ns <= stages["healed"]]
+        decided = sorted(event.received_ns for event in events if event.kind == shape.decided)
+        asked = [event.received_ns for event in events if event.kind.endswith("submitted") and event.board != "b2"]
+        waits = [next((at for at in decided if at >= since), stages["healed"]) - since for since in asked]
+        longest.append(max(waits) / 1e6 / TIMEOUT_MS)
+    return Figure(
+        f"{shape.name}: longest wait for a decision, a proposer off",
+        Sample.of(longest).median,
+        "time-outs",
+        MOST_TIMEOUTS,
+        len(longest),
+        p99=max(longest),
+        measure="value",
+        note=f"of all commands that boards took while one of four voters had no power, in {SEEDS} runs; when its turn "
+        f"comes, the others wait for it one time-out of {TIMEOUT_MS} ms, and the next round decides",
+    )
+
+
+def _blocked() -> Figure:
+    """How long shards in doubt are blocked while their coordinator is without power: non-blocking beside two-phase."""
+    longest: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(1, SEEDS + 1):
+        for non_blocking, times in longest.items():
+            done = _run(
+                seed,
+                {
+                    "name": "blocked",
+                    "duration_s": 9.0,
+                    "voters": 5,
+                    "protocols": ["vote", "commit"] if non_blocking else ["commit"],
+                },
+                {"clients": 6, "operations_per_s": 20.0, "keys": 24, "mix": {"transfer": 1}},
+                {
+                    "kind": "trap",
+                    "select": ["b1", "b2"],
+                    "point": "after send",
+                    "count": 3 + seed,
+                    "action": "power off",
+                    "at_s": 2.0,
+                    "for_s": OFF_S,
+                },
+                {"protocol": {"commit": {"non_blocking": int(non_blocking), "doubt_timeout_ms": DOUBT_MS}}},
+            )
+            check = next(check for check in done.document["checks"] if check["name"] == "commit")
+            times.append(float(check["metrics"]["blocked_longest_ms"]))
+    return Figure(
+        "commit: longest blocked, non-blocking",
+        max(longest[True]),
+        "ms",
+        MOST_BLOCKED,
+        SEEDS,
+        compared_to=f"two-phase, boards {OFF_S:g} s off",
+        compared_value=max(longest[False]),
+        note=f"the worst of {SEEDS} runs of each: two of five boards lose power once they have sent so many messages, "
+        f"under transfers; a shard in doubt asks the log after {DOUBT_MS} ms, or waits for its coordinator",
+    )
+
+
+def _run(
+    seed: int, campaign: dict[str, Any], workload: dict[str, Any], fault: dict[str, Any], more: dict[str, Any]
+) -> Simulated:
+    rig = load_rig("sim")
+    table = Table({"campaign": campaign, "workload": workload, "fault": [fault], **more}, "bench")
+    return simulate(plan(parse_campaign(table), rig, seed), rig)

@@ -127,7 +127,7 @@ class Workbench:
             shutil.copytree(firmware_package(), folder / "brownout_node", ignore=ignored)
             for name in ("boot.py", "main.py"):
                 shutil.copy(firmware_directory() / name, folder)
-            for name in ("null_vote.py", "null_byzantine.py"):
+            for name in ("null_vote.py", "null_byzantine.py", "null_commit.py"):
                 shutil.copy(ON_BOARD / name, folder / "brownout_node" / "core")
         return folder
 
