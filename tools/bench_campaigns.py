@@ -1,9 +1,9 @@
-"""The main campaigns on a bench of network namespaces that is made for them and removed again: one line each. Root only.
+"""The main campaigns on a bench of network namespaces, made for them and removed again: one line each. Root only.
 
     python tools/bench_campaigns.py --seeds 1 2 3 [--only demo] [--out runs]
 
-Campaigns of up to seven boards share one bench of two gateways; `fifty-boards` gets one of its own with four. Exits with
-1 if any run is not valid. Must not judge: verdicts are the checkers'.
+Campaigns of up to seven boards share one bench of two gateways; `fifty-boards` gets one of its own with four. Exits
+with 1 if any run is not valid. Must not judge: verdicts are the checkers'.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ def test_a_run_in_which_all_went_right_is_valid(voters: int, learners: int) -> N
         "membership",
         "liveness",
         "majority",
+        "recovery",
         "crashes",
         "faults",
         "telemetry",

@@ -221,6 +221,13 @@ def telemetry(breach: bool) -> World:
     return world
 
 
+def recovery(breach: bool) -> World:
+    """A board takes back a saved state: it may vote only once the log has admitted it."""
+    world = healthy()
+    world.tell("b3", "restored", height=2, check="c1", digest="d2", votes=breach)
+    return world
+
+
 STORIES: dict[str, Story] = {
     story.__name__: story
     for story in (
@@ -240,6 +247,7 @@ STORIES: dict[str, Story] = {
         commit,
         liveness,
         majority,
+        recovery,
         crashes,
         faults,
         telemetry,
