@@ -36,12 +36,20 @@ FROM (SELECT board, boot, now_ms, received_ns,
     LEFT JOIN (SELECT client, request, min(invoked_ns) AS invoked_ns FROM operations GROUP BY ALL) AS o
     ON e.client = o.client AND e.request = o.request
 """
-NAMING = ("submitted", "applied", "byzantine_submitted", "byzantine_applied", "incremented", "added", "removed")
+NAMING: tuple[str, ...] = (
+    "submitted",
+    "applied",
+    "byzantine_submitted",
+    "byzantine_applied",
+    "incremented",
+    "added",
+    "removed",
+)
 NAMING += ("assigned", "included")
 # Exact where the bounds meet: an event never comes after the host has it.
 TIMED = """
 CREATE TEMP VIEW timed AS SELECT e.*, CAST(least(coalesce(c.base_ns + e.now_ms * 1000000, e.received_ns),
-    e.received_ns) AS BIGINT) AS at_ns
+    e.received_ns) AS BIGINT) AS at_ns, c.bound_ns AS bound_ns
 FROM events AS e ASOF LEFT JOIN clocks AS c ON e.board = c.board AND e.boot = c.boot AND e.now_ms >= c.from_ms
 """
 
@@ -126,11 +134,13 @@ def _middle(below: float, above: float) -> tuple[int, int | None]:
 
 
 def _store(tables: duckdb.DuckDBPyConnection, windows: Sequence[Window]) -> None:
-    tables.execute("CREATE TEMP TABLE clocks (board VARCHAR, boot BIGINT, from_ms BIGINT, base_ns BIGINT)")
+    tables.execute(
+        "CREATE TEMP TABLE clocks (board VARCHAR, boot BIGINT, from_ms BIGINT, base_ns BIGINT, bound_ns BIGINT)"
+    )
     for first in range(0, len(windows), 500):
         part = windows[first : first + 500]
-        marks = ", ".join("(?, ?, ?, ?)" for _ in part)
-        values = [value for w in part for value in (w.board, w.boot, w.from_ms, w.base_ns)]
+        marks = ", ".join("(?, ?, ?, ?, ?)" for _ in part)
+        values = [value for w in part for value in (w.board, w.boot, w.from_ms, w.base_ns, w.bound_ns)]
         tables.execute(f"INSERT INTO clocks VALUES {marks}", values)
     tables.execute(TIMED)
 

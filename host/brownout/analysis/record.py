@@ -72,7 +72,8 @@ CREATE TEMP TABLE operations (number BIGINT, process BIGINT, client BIGINT, requ
 class Record:
     """One run. Use as a context manager.
 
-    Tables: events, operations; timed (events with at_ns, the host's time of the event by the board's clock); votes,
+    Tables: events, operations; timed (events with at_ns, the host's time of the event by the board's
+    clock, and bound_ns, how far off that may be); votes,
     items, digests, members, made from it.
     """
 

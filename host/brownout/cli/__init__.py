@@ -63,6 +63,7 @@ for _command in (
     shrink.shrink,
     replay.replay,
     export.export,
+    export.bundle,
     calibrate.calibrate,
     backup.backup,
     backup.restore,
