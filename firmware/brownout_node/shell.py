@@ -1,8 +1,9 @@
 """The only event loop on a board: feeds the node with messages and time, and carries out what it makes ready.
 
 What had arrived together is received together, then one step. A step runs where the bytes came in, without a switch of
-tasks, and never waits: transports take what they can and count what they drop. Any error in a protocol or the journal
-ends the run, as a crash would: a replica that goes on in an unknown state is worse than none. Must not look into
+tasks, and never waits: transports take what they can and count what they drop. Any error in a protocol ends the run, as
+a crash would: a replica that goes on in an unknown state is worse than none. Where the flash or the heap has failed,
+degraded.py takes the node's place, refuses clients, and the board starts anew once it can. Must not look into
 messages beyond the controller's own (trap, describe, telemetry acknowledgement).
 """
 
@@ -13,6 +14,7 @@ import time
 from hashlib import sha256
 
 from .core import codec, schema
+from .core.errors import JournalError
 from .core.options import Options
 from .core.step import step
 from .storage.journal import Journal
@@ -50,6 +52,7 @@ class Shell:
         self._now_ms = 0
         self._inbox = []
         self._failure = None
+        self._is_degraded = False
         self._over = asyncio.Event()
         self._eventful = asyncio.Event()
         self._trap = None
@@ -71,10 +74,13 @@ class Shell:
         else:
             from .core.node import Node
         self.node = Node(config, self.journal, self._about(), port.entropy())
+        self._take_own()
+        self._random = self.node.random("transport")
+
+    def _take_own(self):
         self.node.handle(schema.TRAP, self._on_trap)
         self.node.handle(schema.DESCRIBE, self._on_describe)
         self.node.handle(schema.TELEMETRY_ACK, self._on_acknowledged)
-        self._random = self.node.random("transport")
 
     def _client(self):
         from .transport.mqtt import MqttClient
@@ -153,8 +159,30 @@ class Shell:
                 node.tick(self.now())
             if step(node, self.journal, self._send, self._telemetry.add, self._after):
                 self._eventful.set()
+            if getattr(node, "over", False):
+                self._fail(SystemExit())  # the board starts anew, and has not failed to
+        except (JournalError, MemoryError) as error:
+            self._degrade(error)
         except Exception as error:  # whatever it is, nothing may go on
             self._fail(error)
+
+    def _degrade(self, error):
+        # Events of the interrupted step never leave; what is told from now on takes their numbers, so no gap.
+        if self._is_degraded:
+            self._fail(error)
+            return
+        self._is_degraded = True
+        sys.print_exception(error)
+        try:
+            from .degraded import Degraded
+
+            self.node = Degraded(self.node, self.journal, error, self._telemetry.sequence, _has_room)
+            self._take_own()
+            gc.collect()
+        except Exception as second:
+            self._fail(second)
+            return
+        self._work()
 
     def _fail(self, error):
         if self._failure is None:
@@ -255,7 +283,7 @@ class Shell:
             quiet += 1
             if received == self.received or quiet >= _MAINTAIN_TICKS:
                 quiet = 0
-                self.journal.maintain()
+                self._maintain()
             received = self.received
             if now - metrics_ms >= self.config.metrics_period_ms:
                 metrics_ms = now
@@ -269,6 +297,13 @@ class Shell:
             if now >= HEALTHY_MS and self._on_healthy is not None:
                 self._on_healthy()
                 self._on_healthy = None
+
+    def _maintain(self):
+        if not self._is_degraded:
+            try:
+                self.journal.maintain()
+            except JournalError as error:
+                self._degrade(error)
 
     def _note_lateness(self, late_ms):
         self._worst_ms = max(self._worst_ms, late_ms)
@@ -316,6 +351,14 @@ class Shell:
         if self._mqtt is not None:
             self._mqtt.close()
         self._port.release()
+
+
+def _has_room():
+    # For a node to start again: most of what one takes, in pieces.
+    try:
+        return len([bytearray(1024) for _ in range(48)]) > 0
+    except MemoryError:
+        return False
 
 
 def _checked(document):

@@ -29,6 +29,8 @@ def run(life: FaultLife) -> None:
     """The life of one such fault, after its moment has come."""
     if life.fault.kind == "bitrot":
         _bitrot(life)
+    elif life.fault.kind in ("full", "worn"):
+        _refuse(life)
     else:
         _clock(life)
 
@@ -66,6 +68,24 @@ def _bitrot(life: FaultLife) -> None:
         if "boot" in evidence.get(board, {}) and event is not None:
             evidence[board]["journal"] = event.fields["journal"]
     life.note(FaultStage.HEALED, evidence)
+
+
+def _refuse(life: FaultLife) -> None:
+    """The flash does not do what it is asked; a board that met it stops, says so, and starts anew when it can."""
+    parameters = life.fault.parameters
+    way = "full" if life.fault.kind == "full" else str(parameters.get("way", "fails"))
+    sectors = [int(sector) for sector in parameters.get("which", range(32))]
+    boots = life.bed.watch.boots(life.boards)
+    from_ns = life.bed.now_ns()
+    life.bed.conditions.refuse(life.boards, way, sectors, int(parameters.get("after", 0)))
+    life.note(FaultStage.APPLIED, {"way": way, "sectors": sectors, "last_boots": boots})
+    life.last()
+    refused = life.bed.conditions.refused(life.boards)
+    told = {board: life.bed.watch.degraded(board, from_ns) for board in life.boards}
+    evidence = {board: {"refused": refused[board], "the_board_said": told[board]} for board in life.boards}
+    life.proof(all(refused.values()), evidence)
+    life.bed.conditions.refuse(life.boards, "", (), 0)
+    life.note(FaultStage.HEALED, life.boot_evidence([board for board in life.boards if refused[board]], boots))
 
 
 def rotten(headers: Sequence[bytes], bits: int, draw: int) -> list[tuple[int, int]]:

@@ -208,6 +208,17 @@ class Conditions(Protocol):
         """
         ...
 
+    def refuse(self, boards: Sequence[str], way: str, sectors: Sequence[int], after: int) -> None:
+        """From the `after`-th operation on the journal from now, let erases and programs of these sectors go wrong.
+
+        way: "full" and "fails" raise ENOSPC and EIO; "sticks": nothing happens and nobody says so; "": all is well.
+        """
+        ...
+
+    def refused(self, boards: Sequence[str]) -> dict[str, int]:
+        """How many operations went wrong since `refuse`."""
+        ...
+
     def heal(self) -> list[str]:
         """Undo what a fault may have left; sentences about what was undone."""
         ...

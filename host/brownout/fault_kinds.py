@@ -17,6 +17,7 @@ SHAPES = ("halves", "majority-minority", "ring", "bridge")
 TRAP_POINTS = ("after persist", "after send")
 TRAP_ACTIONS = ("halt", "power off")
 ROT_MOMENTS = ("off", "running")
+WEAR_WAYS = ("fails", "sticks")
 HOST = "host"  # in `from` and `to`: the controller with its clients
 
 
@@ -193,6 +194,18 @@ _ROWS = (
             Parameter("board", "choice", default="off", choices=ROT_MOMENTS),
         ),
     ),
+    FaultKind("full", "storage", "the flash refuses every erase and program: it says that there is no space", "one"),
+    FaultKind(
+        "worn",
+        "storage",
+        "sectors of the journal are worn out: erases and programs fail, or do nothing and do not say so",
+        "one",
+        parameters=(
+            Parameter("sectors", "integer", 1, 32, default=24),
+            Parameter("after", "integer", 0, 1_000_000, default=0),
+            Parameter("way", "choice", default="fails", choices=WEAR_WAYS),
+        ),
+    ),
     FaultKind(
         "skew",
         "clock",
@@ -219,7 +232,7 @@ _ROWS = (
 
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
 MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
-CONDITIONS = ("bitrot", "skew", "drift", "jump")  # of flash and clock; see conditions.py
+CONDITIONS = ("bitrot", "full", "worn", "skew", "drift", "jump")  # of flash and clock; see conditions.py
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
 _CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *MALICE, *CONDITIONS)
 NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in _CHOSEN)

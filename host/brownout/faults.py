@@ -221,6 +221,9 @@ class Planner:
         """What faults of flash and clock have drawn by the seed; a drift that nobody could see is refused."""
         if spec.kind == "bitrot":
             return {"draw": self.random.getrandbits(32)}
+        if spec.kind == "worn":
+            drawn = self.random.sample(range(32), int(spec.parameters.get("sectors", 24)))
+            return {"which": sorted(drawn)}
         if spec.kind == "drift":
             comes_to_ms = abs(float(spec.parameters["ppm"])) * spec.for_s / 1000
             if comes_to_ms < LEAST_DRIFT_MS:

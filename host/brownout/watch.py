@@ -31,6 +31,7 @@ class Watch:
         self._digests: dict[str, dict[str, str | None]] = {name: {} for name in CONVERGENT}
         self._members: dict[str, dict[int, int]] = {}  # board -> how it sees the others, by their numbers
         self._behaviours: dict[str, tuple[int, int]] = {}  # board -> (boot, how it said that it behaves)
+        self._degraded: dict[str, BoardEvent] = {}  # board -> how it last said that it had failed
         self._newest: dict[str, BoardEvent] = {}  # board -> its newest event
         self.decided_height = 0
 
@@ -55,6 +56,8 @@ class Watch:
             self._files.setdefault(event.board, {})[fields["name"]] = fields["hash"]
         elif event.kind == "described":
             self._described[event.board] = fields["request"]
+        elif event.kind == "degraded":
+            self._degraded[event.board] = event
         elif event.kind == "adversary":
             self._behaviours[event.board] = (event.boot, fields["behaviour"])
         elif event.kind in ("proposed", "byzantine_proposed"):
@@ -102,6 +105,11 @@ class Watch:
             return None
         event = self._newest[board]
         return event.boot, event.now_ms - event.received_ns / 1e6
+
+    def degraded(self, board: str, after_ns: int) -> str | None:
+        """Why the board has said, after that time, that it takes no part."""
+        event = self._degraded.get(board)
+        return event.fields["reason"] if event is not None and event.received_ns > after_ns else None
 
     def wait_for_behaviour(self, board: str, behaviour: int, within_s: float) -> bool:
         """Whether the board has told, in its current boot, that it behaves so now."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .broker import Broker
 from .chip import Chip
-from .flash_image import BLOCK_BYTES
+from .flash_image import BLOCK_BYTES, WAYS
 from .process import CommandError, LabError
 from .proxy import Proxy
 
@@ -29,6 +29,8 @@ broker kill|stall|start|state
 cable unplug|plug|state BOARD...
 flash wipe-journal BOARD                     only while the board is off
 flash headers BOARD...                       the first 16 bytes of each block of the journal
+flash refuse WAY MASK AFTER BOARD...         let erases and programs of the journal's sectors go wrong; WAY: none, full,
+                                             fails, sticks; MASK: sectors as bits, in hex; AFTER: operations from now
 flash flip BITS BOARD...                     turn over bits of the journal; BITS: POSITION.BIT,POSITION.BIT,...
 clock adjust PPM MS BOARD...                 let clocks run so much faster, and be so much further ahead
 clock reset BOARD...                         let clocks run as they should; they stay as far ahead as they are
@@ -157,7 +159,9 @@ class Commands:
         return {chip.name: _cable_state(chip) for chip in boards}
 
     async def _flash(self, words: Sequence[str]) -> Any:
-        action = _choose("flash", words, ("wipe-journal", "headers", "flip"))
+        action = _choose("flash", words, ("wipe-journal", "headers", "flip", "refuse"))
+        if action == "refuse":
+            return self._refuse(words[1:])
         if action == "headers":
             return {
                 chip.name: {"headers": [header.hex() for header in chip.headers()]} for chip in self._boards(words[1:])
@@ -170,6 +174,21 @@ class Commands:
             raise LabError(f"{lit[0]} has power: its journal is wiped only without (`power off {lit[0]}` first)")
         for chip in boards:
             chip.wipe_journal()
+        return _states(boards)
+
+    def _refuse(self, words: Sequence[str]) -> Any:
+        if len(words) < 4:
+            raise CommandError("flash refuse takes WAY MASK AFTER BOARD...")
+        way = _choose("flash refuse", words, WAYS)
+        try:
+            mask = int(words[1], 16)
+        except ValueError:
+            mask = -1
+        if not 0 <= mask < 1 << 32:
+            raise CommandError(f"flash refuse: MASK is a hex number of up to 32 bits, not {words[1]!r}")
+        boards = self._boards(words[3:])
+        for chip in boards:
+            chip.control.refuse(way, mask, _number(words[2]))
         return _states(boards)
 
     def _flip(self, words: Sequence[str]) -> Any:

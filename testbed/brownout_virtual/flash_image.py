@@ -22,6 +22,7 @@ BLOCK_BYTES = 4096
 PAGE_BYTES = 256
 ROM = Path(__file__).parent / "rom"
 BUILD_WITHIN_S = 60.0
+WAYS = ("none", "full", "fails", "sticks")  # in which erases and programs may go wrong; rom.py knows their places
 NO_SPACE = "OSError: 28"  # how MicroPython says ENOSPC
 MICROPYTHON_ADVICE = "install it with `pip install 'brownout[virtual]'`"
 
@@ -143,10 +144,13 @@ class ControlPage:
     _COUNTS = struct.Struct("<IIII")
     _CLOCK = struct.Struct("<ii")  # parts per million too fast, milliseconds ahead
     _CLOCK_AT = _ARMED.size + _COUNTS.size
+    # place in WAYS, sectors of the journal as bits, the journal's operation from which on, how many went wrong
+    _REFUSE = struct.Struct("<IIII")
+    _REFUSE_AT = _CLOCK_AT + _CLOCK.size
 
     def __init__(self, image: Path) -> None:
         self.path = control_path(image)
-        size = self._CLOCK_AT + self._CLOCK.size
+        size = self._REFUSE_AT + self._REFUSE.size
         if not self.path.exists() or self.path.stat().st_size != size:
             self.path.write_bytes(bytes(size))
         self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -165,6 +169,7 @@ class ControlPage:
             "erases": erases + journal_erases,
             "filesystem": {"programs": programs, "erases": erases},
             "journal": {"programs": journal_programs, "erases": journal_erases},
+            "refused": self._REFUSE.unpack(os.pread(self._file, self._REFUSE.size, self._REFUSE_AT))[3],
         }
 
     def arm(self, operation: int, byte: int) -> None:
@@ -185,3 +190,8 @@ class ControlPage:
     def set_clock(self, ppm: int, ms: int) -> None:
         """Let the clock run so much too fast and be so far ahead; the board obeys when it next looks at it."""
         os.pwrite(self._file, self._CLOCK.pack(ppm, ms), self._CLOCK_AT)
+
+    def refuse(self, way: str, sectors: int, after: int) -> None:
+        """Let erases and programs of these sectors of the journal go wrong, from so many operations from now on."""
+        first = sum(self._counts()[2:]) + after
+        os.pwrite(self._file, self._REFUSE.pack(WAYS.index(way), sectors, first, 0), self._REFUSE_AT)

@@ -79,16 +79,18 @@ class Rom:
     def power_off():
         print("off")
         raise SystemExit
+    def ticks_ms():
+        return 1234
 sys.modules["brownout_rom"] = Rom
 from brownout_node.ports.unix import Port
 port = Port()
-print(port.flash_region(), port.reset_cause())
+print(port.flash_region(), port.reset_cause(), port.ticks_ms())
 port.power_off()
 """
 
 
 def test_on_a_virtual_board_the_boot_rom_has_the_flash_and_the_power_switch(run_micropython):
-    assert run_micropython(ROM) == "the journal cut\noff\n"
+    assert run_micropython(ROM) == "the journal cut 1234\noff\n"
 
 
 def test_a_console_on_pipes_takes_what_goes_and_reads_what_is_there(micropython, run_micropython, tmp_path):

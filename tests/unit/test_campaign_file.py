@@ -42,6 +42,7 @@ def test_the_shipped_campaigns_are_those_that_were_promised() -> None:
         "broker-loss",
         "bitrot",
         "clocks",
+        "full-flash",
         "wiped-voter",
         "fifty-boards",
         "demo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cbor2
 import pytest
 from brownout.campaign_file import Campaign, parse_campaign
 from brownout.conditions import BLOCK_BYTES, rotten
@@ -10,7 +11,11 @@ from brownout.document import Table, parse_document
 from brownout.faults import plan
 from brownout.rig import load_rig
 from brownout.sim.flash import SimFlash
-from brownout_node.core import schema
+from brownout_node.core import codec, schema
+from brownout_node.core.config import Config
+from brownout_node.core.errors import JournalError
+from brownout_node.core.node import Node
+from brownout_node.degraded import Degraded
 from brownout_node.storage.journal import Journal, format_genesis
 
 SIM = load_rig("sim")
@@ -68,3 +73,85 @@ def test_the_same_seed_rots_the_same_bits() -> None:
     rot = campaign("kind = 'bitrot'\nat_s = 1\nfor_s = 1")
     first, again, other = (plan(rot, SIM, seed).faults[0].parameters["draw"] for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_what_rots_under_a_journal_at_work_is_not_handed_out() -> None:
+    flash = written(3)
+    journal = Journal(flash)
+    journal.open()
+    key = schema.JOURNAL_GENESIS  # in the oldest block
+    assert journal.get(key) is not None
+    flash.flip(journal._index[key] >> 10, 3)
+    with pytest.raises(JournalError, match="damaged: block"):
+        journal.get(key)
+    with pytest.raises(JournalError, match="a write failed"):
+        journal.append([(key, b"new")])
+    journal.open()
+    assert journal.condition == schema.JOURNAL_INVALID
+
+
+@pytest.mark.parametrize("way", ["full", "fails", "sticks"])
+def test_a_write_that_did_not_happen_is_an_error_and_the_old_value_stands(way: str) -> None:
+    flash = written(1)
+    journal = Journal(flash)
+    journal.open()
+    before = {key: journal.get(key) for key in journal.keys(0, 1 << 28)}
+    flash.refuse(way, frozenset(range(32)), 0)
+    with pytest.raises(JournalError):
+        journal.append([(schema.JOURNAL_LOG, b"never")])
+    assert flash.refused == 1
+    journal.open()  # what is there can be read all the same
+    assert {key: journal.get(key) for key in journal.keys(0, 1 << 28)} == before
+    flash.refuse("", frozenset(), 0)
+    journal.open()
+    journal.append([(schema.JOURNAL_LOG, b"at last")])
+    assert journal.get(schema.JOURNAL_LOG) == b"at last"
+
+
+def degraded(error: Exception) -> tuple[Degraded, Journal, SimFlash]:
+    flash = SimFlash()
+    format_genesis(flash, 7, 1)
+    journal = Journal(flash)
+    journal.open()
+    config = Config({"cluster": 7, "board": 1, "name": "b1", "bed": "bed", "roster": [[1, "b1", 1]], "seed": 1})
+    node = Node(config, journal, ("test", "1", bytes(8), "power"))
+    ready = node.take_ready()
+    assert ready is not None
+    journal.append(ready[0])
+    return Degraded(node, journal, error, 5, lambda: False), journal, flash
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(JournalError("flash: 28"), schema.FULL), (MemoryError(), schema.BUSY)],
+    ids=["flash", "memory"],
+)
+def test_a_degraded_board_says_why_and_refuses_clients(error: Exception, status: int) -> None:
+    board, _journal, _flash = degraded(error)
+    fields = (9, schema.PUT, "k", "v", None)
+    board.receive(schema.HOST, codec.encode_message(7, 1001, 1, 1, schema.COMMAND, fields), 50)
+    board.receive(2, codec.encode_message(7, 2, 1, 1, schema.FETCH, (1,)), 51)
+    board.receive(schema.HOST, b"rubbish", 52)
+    records, messages, events = board.take_ready()
+    assert records == []
+    [(to, data)] = messages
+    reply = codec.decode_message(data)
+    assert (to, reply[4], reply[5][:3]) == (1001, schema.REPLY, (1001, 9, status))
+    [event] = [cbor2.loads(data) for data in events]
+    assert event[1] == 6  # its number follows the last that left
+    assert event[4:] == [schema.DEGRADED, str(error) or "memory"]
+    assert board.take_ready() is None
+
+
+def test_a_degraded_board_starts_anew_once_its_flash_takes_a_write() -> None:
+    board, journal, flash = degraded(JournalError("flash: 28"))
+    flash.refuse("full", frozenset(range(32)), 0)
+    for now_ms in (500, 1000, 2500):
+        board.tick(now_ms)
+        assert not board.over
+    assert flash.refused == 2
+    flash.refuse("", frozenset(), 0)
+    board.tick(3500)
+    assert board.over
+    journal.open()
+    assert codec.unpack("u", journal.get(schema.JOURNAL_BOOT)) == (1,)  # no boot was counted for trying

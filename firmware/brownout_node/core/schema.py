@@ -148,6 +148,7 @@ DESCRIBED = 9
 DIGEST = 10
 FLIGHT = 11
 NEWER = 12
+DEGRADED = 13
 MEMBER = 16
 WRITTEN = 32
 MERGED = 33
@@ -188,6 +189,8 @@ EVENTS = (
     (FLIGHT, "flight", "at:u data:b"),  # a piece of the boot's recording, see recorder.py; at: bytes before it
     # fields of a later release were left out, of so many messages by now; told at the 1st, 2nd, 4th, 8th, ..
     (NEWER, "newer", "source:i kind:u count:u"),
+    # the flash or the heap has failed: the board takes no part and refuses clients until it can start anew
+    (DEGRADED, "degraded", "reason:t"),
     (MEMBER, "member", "board:u state:u incarnation:u"),
     (WRITTEN, "written", "key:k value:v stamp:u number:u"),  # a local multi-writer write or delete, durable
     (MERGED, "merged", "key:k value:v stamp:u writer:u number:u repair:o"),  # somebody's update became the state here

@@ -94,7 +94,7 @@ class Journal:
     # Reading.
 
     def get(self, key):
-        """The value of a key, or None."""
+        """The value of a key, or None. JournalError where the flash does not hold any more what was written."""
         location = self._index.get(key)
         if location is None:
             return None
@@ -104,12 +104,33 @@ class Journal:
         at = 0
         while at < size:
             count = min(size - at, _PAGE - position % _PAGE)
+            self._verify(position)
             self._read(position // self._size, memoryview(out)[at : at + count], position % self._size)
             at += count
             position += count + _FRAME + _REST
             if position % self._size == _FRAME + _REST:
                 position = position % (self._blocks * self._size) + _HEADER
         return bytes(out)
+
+    def _verify(self, position):
+        # Does the frame around this place still match its checksum? The walker may be in the middle of a page.
+        block = position // self._size % self._blocks
+        sequence = self._sequence - (self._block(self._sequence) - block) % self._blocks
+        offset = position % self._size // _PAGE * _PAGE
+        scan = self._scan
+        self._scan = bytearray(_PAGE)
+        try:
+            self._read(block, self._scan, offset)
+            at = _HEADER if offset == 0 else 0
+            size = self._frame_size(at, sequence)
+            while size and at + size <= position % _PAGE:
+                at += size
+                size = self._frame_size(at, sequence)
+        finally:
+            self._scan = scan
+        if not size:
+            self._failed = True
+            raise JournalError("damaged: block %d" % block)
 
     def keys(self, low, high):
         """The keys from `low` up to, not including, `high`, in order."""
@@ -265,7 +286,10 @@ class Journal:
             else:
                 # Torn at the head by a cut: say so, then go on in the next page.
                 self._page[:_FRAME] = bytes(_FRAME)
-                self._program(head, location + at, _FRAME)
+                try:
+                    self._program(head, location + at, _FRAME)
+                except JournalError:
+                    self._failed = True  # what is there can be read; the first append will say so
         return not self._is_followed(head + 1, 0, 0)
 
     def _is_followed(self, sequence, offset, at):

@@ -1,6 +1,7 @@
 """Clocks and flash of the virtual lab's boards, beyond having power.
 
 labctl clock adjust PPM MS BOARD...    labctl clock reset BOARD...
+labctl flash refuse WAY MASK AFTER BOARD...
 labctl flash headers BOARD             labctl flash flip BITS BOARD    BITS: position.bit,position.bit,...
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from ..contracts import Support
 from ..labctl import LabControl
 
-KINDS = ("bitrot", "skew", "drift", "jump")
+KINDS = ("bitrot", "full", "worn", "skew", "drift", "jump")
 MOST_BITS = 500  # of one command line
 
 
@@ -37,7 +38,16 @@ class VirtualConditions:
             found += [(before, after) for before, after in answer[board]["bytes"]]
         return found
 
+    def refuse(self, boards: Sequence[str], way: str, sectors: Sequence[int], after: int) -> None:
+        mask = sum(1 << sector for sector in sectors)
+        self._control.ask_by_board(list(boards), "flash", "refuse", way or "none", f"{mask:x}", str(after))
+
+    def refused(self, boards: Sequence[str]) -> dict[str, int]:
+        answer = self._control.ask_by_board(list(boards), "power", "state")
+        return {board: int(answer[board]["flash"]["refused"]) for board in boards}
+
     def heal(self) -> list[str]:
+        self._control.ask("flash", "refuse", "none", "0", "0", "all")
         answer = self._control.ask("clock", "reset", "all")
         wrong = [board for board, found in answer.items() if found["was"]["ppm"]]
         return [f"clocks run as they should: {', '.join(wrong)}"] if wrong else []

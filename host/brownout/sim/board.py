@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 from brownout_node.core import codec, schema
 from brownout_node.core.config import Config
+from brownout_node.core.errors import JournalError
 from brownout_node.core.node import Node
 from brownout_node.core.step import step
+from brownout_node.degraded import Degraded
 from brownout_node.storage.journal import Journal, format_genesis
 from brownout_node.telemetry import Telemetry
 from brownout_node.transport.serial import read_events
@@ -91,7 +93,7 @@ class SimBoard:
         self.spec = spec
         self._parts = parts or Parts()
         self.flash = self._parts.flash(int(spec.program_ms * 1e6), int(spec.erase_ms * 1e6))
-        self.node: Node | None = None
+        self.node: Node | Degraded | None = None
         self.journal: Journal | None = None
         self.on = False
         self.halted = False
@@ -101,6 +103,7 @@ class SimBoard:
         self.life = 0  # counts power-ons; what was scheduled in an earlier life does nothing
         self.exit = ""
         self.crashes: list[Crash] = []
+        self.degraded: list[str] = []  # why, each time
         self.last_output_ns = 0
         self.drift_ppm = 0
         self.ahead_ms = 0
@@ -240,13 +243,27 @@ class SimBoard:
             self._work(False)
         telemetry.flush(self.now_ms())
 
+    def _degrade(self, error: JournalError) -> None:
+        """shell.py's: the flash has failed, so the node does nothing any more."""
+        if self.node is None or isinstance(self.node, Degraded):
+            self._crash(error)
+            return
+        self.degraded.append(str(error))
+        self.node = Degraded(self.node, self.journal, error, self.telemetry.sequence, lambda: True)
+        self.node.handle(schema.TRAP, self._on_trap)
+        self._work(False)
+
     def _maintain(self) -> bool:
         assert self.journal is not None
+        if isinstance(self.node, Degraded):
+            return True
         try:
             self.journal.maintain()
         except PowerLost:
             self.power_off("power failed inside a flash operation")
             return False
+        except JournalError as error:
+            self._degrade(error)
         except Exception as error:
             self._crash(error)
             return False
@@ -293,10 +310,18 @@ class SimBoard:
         except PowerLost:
             self.power_off("power failed in the middle of a step")
             return
+        except JournalError as error:
+            self._degrade(error)
+            return
         except _Halted:
             return
         except Exception as error:
             self._crash(error)
+            return
+        if isinstance(node, Degraded) and node.over:
+            self._forget()
+            self.on = False
+            self.power_on("soft")
             return
         if inbox or eventful:
             self._depart_ns += self.flash.busy_ns

@@ -33,9 +33,19 @@ class SimConditions:
             found.append((before, flash.data[position]))
         return found
 
+    def refuse(self, boards: Sequence[str], way: str, sectors: Sequence[int], after: int) -> None:
+        for board in boards:
+            self._boards[board].flash.refuse(way, frozenset(sectors), after)
+
+    def refused(self, boards: Sequence[str]) -> dict[str, int]:
+        return {board: self._boards[board].flash.refused for board in boards}
+
     def heal(self) -> list[str]:
         healed = []
         for name, board in self._boards.items():
+            if board.flash.way:
+                board.flash.refuse("", frozenset(), 0)
+                healed.append(f"flash works again: {name}")
             if board.drift_ppm:
                 board.adjust_clock(-board.drift_ppm, 0)
                 healed.append(f"clock runs as it should: {name}")

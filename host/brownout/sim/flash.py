@@ -26,6 +26,10 @@ class SimFlash:
         self.erases = 0
         self.busy_ns = 0
         self.worn: set[int] = set()
+        self.way = ""  # in which erases and programs of `sectors` go wrong: contracts.Conditions.refuse
+        self.sectors: frozenset[int] = frozenset()
+        self.refused = 0
+        self._wrong_from = 0  # number of the operation
         self.lost_writes = 0  # of the next programs, how many are acknowledged and never happen
         self._program_ns = program_ns
         self._erase_ns = erase_ns
@@ -45,6 +49,8 @@ class SimFlash:
         done, cut = self._begin(size)
         if block in self.worn:
             raise OSError(errno.EIO, f"program of block {block} failed")
+        if self._refuses(block):
+            return
         if self.lost_writes:
             self.lost_writes -= 1
         else:
@@ -74,6 +80,8 @@ class SimFlash:
         done, cut = self._begin(BLOCK_BYTES)
         if block in self.worn:
             raise OSError(errno.EIO, f"erase of block {block} failed")
+        if self._refuses(block):
+            return
         at = block * BLOCK_BYTES
         self.data[at : at + done] = b"\xff" * done
         if cut:
@@ -100,6 +108,21 @@ class SimFlash:
             return size, False
         self._cut_at = 0
         return min(self._cut_byte, size), True
+
+    def refuse(self, way: str, sectors: frozenset[int], after: int) -> None:
+        """Let operations on these blocks go wrong, from the `after`-th from now on."""
+        self.way, self.sectors = way, sectors
+        self.refused = 0
+        self._wrong_from = self.operations + after
+
+    def _refuses(self, block: int) -> bool:
+        """Whether nothing happens, silently; OSError where it is told."""
+        if not self.way or block not in self.sectors or self.operations < self._wrong_from:
+            return False
+        self.refused += 1
+        if self.way != "sticks":
+            raise OSError(errno.ENOSPC if self.way == "full" else errno.EIO, f"block {block}")
+        return True
 
     def wipe(self) -> None:
         self.data[:] = b"\xff" * len(self.data)

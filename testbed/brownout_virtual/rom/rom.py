@@ -8,7 +8,9 @@ itself), and must not repair what a power cut left behind.
 The supervisor (chip.py) hands over three open files: the flash, the control page, and a pipe to the power switch.
 The control page, little-endian u32: cut at operation (0: never), after byte | programs and erases of the file
 system's part, programs and erases of the journal's part | signed: parts per million that the clock is too fast,
-milliseconds that it is ahead. flash_image.py knows the same layout.
+milliseconds that it is ahead | how the journal's erases and programs go wrong (0 not, 1 no space, 2 input or output
+error, 3 silently), sectors as bits, from the journal's so many-th operation on, how many did. flash_image.py knows the
+same layout.
 """
 
 import os
@@ -46,6 +48,9 @@ class Region:
         view = memoryview(buf)
         at = (self._first + block) * _BLOCK + offset
         done = 0
+        if self.name == "journal" and self._flash.refuses(self, block):
+            self.programs += 1
+            return
         while done < len(view):
             size = min(_PAGE - (at + done) % _PAGE, len(view) - done)
             self.programs += 1
@@ -58,6 +63,9 @@ class Region:
         if operation == 5:
             return _BLOCK
         if operation == 6:
+            if self.name == "journal" and self._flash.refuses(self, argument):
+                self.erases += 1
+                return 0
             self.erases += 1
             self._flash.erase(self, (self._first + argument) * _BLOCK)
         return 0
@@ -94,6 +102,20 @@ class Flash:
             if operation <= filesystem.programs + filesystem.erases + journal.programs + journal.erases:
                 return min(byte, size), True
         return size, False
+
+    def refuses(self, region, block):
+        # Does this operation do nothing? OSError where the chip says so.
+        words = bytearray(16)
+        self.control.seek(32)
+        self.control.readinto(words)
+        way, sectors, first, count = struct.unpack("<IIII", words)
+        if not way or not sectors >> (block & 31) & 1 or region.programs + region.erases < first:
+            return False
+        self.control.seek(44)
+        self.control.write(struct.pack("<I", count + 1))
+        if way < 3:
+            raise OSError(28 if way == 1 else 5)
+        return True
 
     def program(self, region, at, data):
         size = len(data)
