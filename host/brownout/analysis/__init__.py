@@ -9,6 +9,7 @@ from typing import Any
 from ..history import FaultStage, History
 from .convergence import item_spreads
 from .distribution import distribution
+from .failover import failover_figures
 from .latency import decision_times, operation_latencies
 from .recovery import recoveries
 
@@ -30,6 +31,7 @@ def summarise(history: History) -> dict[str, Any]:
         "gossip_ms_to_all": distribution(s.all_ms for s in spreads if s.all_ms is not None),
         "gossip_items": {"written": len(spreads), "on_all": sum(s.all_ms is not None for s in spreads)},
         "recovery": [recovery.document() for recovery in recoveries(history)],
+        "failover": failover_figures(history),
     }
 
 
