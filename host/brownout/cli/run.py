@@ -13,6 +13,7 @@ from .common import LiveProgress, json_option, open_hand, out, print_document, r
 if TYPE_CHECKING:
     from ..campaign import RunResult
 
+REPORTS = ("html", "md", "json", "junit")
 EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
 MOST_EVIDENCE = 5  # lines of a counter-example on the terminal; the report has all
 DEMO_SEED = "1"
@@ -125,11 +126,24 @@ def _one_line(evidence: Any) -> str:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def report(run: Path) -> None:
-    """Write the report.html of a RUN again."""
-    from ..report import write_report
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(REPORTS),
+    default="html",
+    show_default=True,
+    help="html writes report.html into the run's folder; the others are printed.",
+)
+def report(run: Path, form: str) -> None:
+    """Report on a RUN again: its verdict with evidence, and what was measured (docs/analysis.md)."""
+    if form == "html":
+        from ..report import write_report
 
-    click.echo(str(write_report(run)))
+        click.echo(str(write_report(run)))
+        return
+    from ..report.formats import render
+
+    click.echo(render(run, form))
 
 
 @click.command()
