@@ -24,6 +24,7 @@ class Degraded:
         self.boot = node.boot
         self.clock = node.clock
         self.clock._node = self  # so that the old node's memory is free
+        self._lower_ceiling(journal)
         self.now_ms = node.now_ms
         self.over = False
         self.refused = 0
@@ -38,6 +39,16 @@ class Degraded:
         self._due_ms = self.now_ms + RETRY_MS
         reason = "memory" if self._is_short else str(error)
         self.emit(schema.DEGRADED, (reason[:64],))
+
+    def _lower_ceiling(self, journal):
+        # The clock may have raised its ceiling in the very step that could not be written: the next boot knows only
+        # the one in the journal, and must not stamp below what is told here.
+        try:
+            packed = journal.get(schema.JOURNAL_CLOCK)
+        except JournalError:
+            return  # the next boot begins without a journal
+        if packed is not None:
+            self.clock._ceiling = codec.unpack("u", packed)[0]
 
     def handle(self, kind, handler):
         self._handlers[kind] = handler

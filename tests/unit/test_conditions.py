@@ -155,3 +155,21 @@ def test_a_degraded_board_starts_anew_once_its_flash_takes_a_write() -> None:
     assert board.over
     journal.open()
     assert codec.unpack("u", journal.get(schema.JOURNAL_BOOT)) == (1,)  # no boot was counted for trying
+
+
+def test_a_degraded_board_never_stamps_above_what_its_next_boot_can_know() -> None:
+    flash = SimFlash()
+    format_genesis(flash, 7, 1)
+    journal = Journal(flash)
+    journal.open()
+    config = Config({"cluster": 7, "board": 1, "name": "b1", "bed": "bed", "roster": [[1, "b1", 1]], "seed": 1})
+    node = Node(config, journal, ("test", "1", bytes(8), "power"))
+    ready = node.take_ready()
+    assert ready is not None
+    journal.append(ready[0])
+    node.tick(100_000)  # beyond what the durable ceiling covers: the clock asks for a higher one
+    node.emit(schema.CONNECTED, ("mqtt",))
+    board = Degraded(node, journal, JournalError("flash: 28"), 5, lambda: False)
+    _records, _messages, [event] = board.take_ready()
+    packed = journal.get(schema.JOURNAL_CLOCK)
+    assert cbor2.loads(event)[3] <= codec.unpack("u", packed)[0]
