@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from brownout.analysis import summarise
 from brownout.analysis.failover import failover_figures, failovers, longest_gap_ms, propose_timeout_ms
+from brownout.checkers import judge
 from brownout.history import History
+from brownout.report import write_report
+from brownout.store import VERDICT
+from eventful_runs import save
 from history_builder import MILLISECOND, World
 
 PUT = (1000, 1, "put", "k", "v", None)
@@ -109,3 +115,19 @@ def test_clients_wait_as_long_as_the_log_does() -> None:
     (found,) = failovers(aimed(world))
     first, second = [item.finished_ns for item in world.operations]
     assert found.client_gap_ms == (second - first) / MILLISECOND
+
+
+def test_the_report_has_the_figures_where_there_was_a_fail_over(tmp_path: Path) -> None:
+    text = write_report(save(aimed(outage()), tmp_path)).read_text(encoding="utf-8")
+    assert 'id="failover"' in text and "in proposal time-outs" in text
+    text = write_report(save(aimed(outage(), select="one"), tmp_path)).read_text(encoding="utf-8")
+    assert 'id="failover"' not in text
+
+
+def test_a_verdict_of_an_earlier_release_has_no_such_figures_and_still_a_report(tmp_path: Path) -> None:
+    history = aimed(outage())
+    folder = save(history, tmp_path)
+    verdict = judge(history)
+    del verdict["metrics"]["failover"]
+    (folder / VERDICT).write_text(json.dumps(verdict), encoding="utf-8")
+    assert 'id="failover"' not in write_report(folder).read_text(encoding="utf-8")
