@@ -72,3 +72,10 @@ def test_a_simulated_run_is_measured_whole(tmp_path: Path, name: str) -> None:
         assert document["rumours"]["updates"] == 0 and document["divergence"] == []
         assert document["detection"]["first_ms"]["count"] >= 1
         assert document["detection"]["false_suspicions"] == 0
+
+
+def test_long_queries_draw_nothing_into_documents(tmp_path: Path) -> None:
+    world = World(3)
+    world.boot()
+    with Record(save(world.history(), tmp_path)) as record:
+        assert record.rows("SELECT current_setting('enable_progress_bar')") == [(False,)]

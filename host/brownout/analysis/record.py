@@ -82,6 +82,7 @@ class Record:
         self.history: History = load(folder, LIGHT)
         self.tables = duckdb.connect()
         self.tables.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 2")
+        self.tables.execute("SET enable_progress_bar = false")  # it would go to standard output, into a document
         connect_events(self.tables, folder)
         self._operations()
         self.count, last_ns = self._one("SELECT count(*), max(received_ns) FROM events")
