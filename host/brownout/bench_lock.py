@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,15 @@ def describe(lock: Lock) -> str:
     return f"{lock.owner} on {lock.host}{by}: {lock.purpose or 'no purpose given'}, for {left_s // 60} more minutes"
 
 
+def _put(path: Path, text: str) -> None:
+    """A new file as a whole: nobody ever reads half a lock. FileExistsError where there is one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".lock-", encoding="utf-8") as draft:
+        draft.write(text)
+        draft.flush()
+        os.fchmod(draft.fileno(), 0o644)
+        os.link(draft.name, path)
+
+
 def take(rig_file: str, purpose: str, for_s: float = DEFAULT_S, *, process: bool = False) -> Lock:
     """Lock the bench; RigError where somebody else holds it. Who holds it by hand may run campaigns on it."""
     pid = os.getpid() if process else 0
@@ -75,8 +85,7 @@ def take(rig_file: str, purpose: str, for_s: float = DEFAULT_S, *, process: bool
     path = lock_path(rig_file)
     for _attempt in range(2):
         try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
-                json.dump(asdict(lock), file)
+            _put(path, json.dumps(asdict(lock)))
             return lock
         except FileExistsError:
             current = holder(rig_file)

@@ -151,8 +151,9 @@ class ControlPage:
     def __init__(self, image: Path) -> None:
         self.path = control_path(image)
         size = self._REFUSE_AT + self._REFUSE.size
-        if not self.path.exists() or self.path.stat().st_size != size:
-            self.path.write_bytes(bytes(size))
+        known = self.path.read_bytes() if self.path.exists() else b""
+        if len(known) != size:  # one of an earlier release lacks what came later
+            self.path.write_bytes(known[:size].ljust(size, b"\0"))
         self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:

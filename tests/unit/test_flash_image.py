@@ -85,12 +85,14 @@ def test_a_cut_is_armed_by_operations_from_now(tmp_path: Path) -> None:
     assert page.armed() is None
     counted = b"".join(number.to_bytes(4, "little") for number in (5, 1, 30, 2))
     path = control_path(tmp_path / "b1.bin")
-    path.write_bytes(path.read_bytes()[:8] + counted)
+    known = path.read_bytes()
+    path.write_bytes(known[:8] + counted + known[24:])
     assert page.counters() == {
         "programs": 35,
         "erases": 3,
         "filesystem": {"programs": 5, "erases": 1},
         "journal": {"programs": 30, "erases": 2},
+        "refused": 0,
     }
     page.arm(4, 100)
     assert page.armed() == {"operation": 4, "byte": 100}

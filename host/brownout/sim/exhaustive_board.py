@@ -45,7 +45,9 @@ TIMINGS = {
 }
 _ATOMS = frozenset({type(None), bool, int, str, bytes})
 _GIVEN = frozenset({Journal, Config, SimFlash})
-_UNREAD = frozenset({"config", "clock", "now_ms", "rejected", "newer", "_sequence", "_event_sequence", "_handlers", "_servers"})
+_UNREAD = frozenset(
+    {"config", "clock", "now_ms", "rejected", "newer", "_sequence", "_event_sequence", "_handlers", "_servers"}
+)
 
 
 @dataclass(frozen=True)
