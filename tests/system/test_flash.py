@@ -18,19 +18,21 @@ from brownout.flash import FlashResult, FlashTarget, config_file, flash, raise_f
 from brownout.gateway import LocalGateway
 from brownout.labctl import LabControl
 from brownout.rig import load_model
+from brownout_node.core import schema
 from mqtt_bed import wait_until
 
 pytestmark = pytest.mark.system
 
 BOARDS = ("b1", "b2", "b3")
 MODEL = load_model("virtual")
-JOURNAL = """
+# Boards do without the names of numbers: see firmware_slim.
+JOURNAL = f"""
 from brownout_node import ports
-from brownout_node.core import codec, schema
+from brownout_node.core import codec
 from brownout_node.storage.journal import Journal
 journal = Journal(ports.load().flash_region())
 journal.open()
-genesis = journal.get(schema.JOURNAL_GENESIS)
+genesis = journal.get({schema.JOURNAL_GENESIS})
 print(journal.condition, genesis and codec.unpack("uu", genesis))
 """
 
