@@ -88,6 +88,16 @@ def transfer(turn: Turn, key: str) -> str:
     return f"{target}:{turn.random.choice((1, 2, 5, 10, 20, 60))}"
 
 
+def voter(turn: Turn) -> str:
+    """A board's number, as bonds name it; where boards are fewer than keys it may be nobody's."""
+    return str(1 + turn.random.randrange(turn.keys))
+
+
+def stake(turn: Turn, _key: str) -> str:
+    """How much moves; now and then more than there is."""
+    return str(turn.random.choice((1, 2, 3, 5, 8, 13, 30)))
+
+
 _MIRROR = (
     ClientOperation("increment", value=amount, weight=4, again=False),
     ClientOperation("add", value=element, weight=2, again=False),
@@ -106,6 +116,10 @@ _BANK = (
     ClientOperation("transfer", value=transfer, weight=4),
     ClientOperation("balance", value=None, weight=1, closing=all_keys),
 )
+_STAKE = (
+    ClientOperation("bond", key=voter, value=stake, weight=3),
+    ClientOperation("unbond", key=voter, value=stake, weight=2),
+)
 _BREAKER = (  # an operator's, one now and then where a mix names them
     ClientOperation("trip", value=None, weight=0, again=False),
     ClientOperation("reset", value=None, weight=0, again=False),
@@ -123,6 +137,7 @@ _ROWS = (
     *_SAMPLING,
     *_WORK,
     *_BANK,
+    *_STAKE,
     *_BREAKER,
 )
 _BY_NAME = {row.name: row for row in _ROWS}

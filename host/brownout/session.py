@@ -207,7 +207,7 @@ class Session:
         within_s = float(self.plan.checks["progress_within_s"])
         watch = self.bed.watch
         self.progress("waiting for progress", 0, 1)
-        if "vote" in self.plan.protocols:
+        if {"vote", "stake"} & set(self.plan.protocols):
             height = watch.decided_height
             watch.wait(lambda: watch.decided_height > height, within_s)
         else:

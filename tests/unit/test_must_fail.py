@@ -157,6 +157,18 @@ def sampling(breach: bool) -> World:
     return world
 
 
+def stake(breach: bool) -> World:
+    """Stakes of 10 and 40 free, as the options' defaults have it; a board that makes 5 more out of nothing."""
+    world = World(3)
+    world.manifest["protocols"] = ["membership", "stake"]
+    world.boot()
+    for board in world.boards:
+        world.tell(board, "purse", height=1, free=45 if breach and board == "b2" else 40, leaving=0)
+        for number in (1, 2, 3):
+            world.tell(board, "staked", height=1, board=number, stake=10, coming=10, priority=0)
+    return world
+
+
 def commit(breach: bool) -> World:
     world = World(3)
     world.boot()
@@ -245,6 +257,7 @@ STORIES: dict[str, Story] = {
         work,
         sampling,
         commit,
+        stake,
         liveness,
         majority,
         recovery,

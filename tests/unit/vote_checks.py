@@ -49,7 +49,7 @@ class Promises:
                 self._check_lock(sent, name)
                 self.weight[height, round_, value_id].add(sent.source)
             if value_id is not None and sent.kind == schema.PRECOMMIT:
-                if not self._is_quorum(self.weight[height, round_, value_id]):
+                if not self._is_quorum(height, self.weight[height, round_, value_id]):
                     raise Violation(f"{name} without a quorum of prevotes")
                 self.locks[sent.source, height][round_] = value_id
 
@@ -58,8 +58,12 @@ class Promises:
         if self.proposals.setdefault((height, round_), value) != value:
             raise Violation(f"board {sent.source} proposed two values at height {height} round {round_}")
 
-    def _is_quorum(self, boards: set[int]) -> bool:
-        weights = {row[0]: row[2] for row in self.cluster.roster}
+    def weights_at(self, height: int) -> dict[int, int]:
+        """What each board's vote weighs at that height."""
+        return {row[0]: row[2] for row in self.cluster.roster}
+
+    def _is_quorum(self, height: int, boards: set[int]) -> bool:
+        weights = self.weights_at(height)
         return 2 * sum(weights[board] for board in boards) > sum(weights.values())
 
     def _check_durable(self, sent: Sent, name: str) -> tuple:
@@ -83,7 +87,7 @@ class Promises:
             return
         locked_round, locked = max(earlier)
         if locked != value_id and not any(
-            self._is_quorum(self.weight[height, at, value_id]) for at in range(locked_round, round_)
+            self._is_quorum(height, self.weight[height, at, value_id]) for at in range(locked_round, round_)
         ):
             raise Violation(f"{name} ignores the lock of round {locked_round}")
 

@@ -41,6 +41,8 @@ _INTERVAL_MS = const(9)
 class Register:
     """next_height: first undecided height; base: where the last copy was installed, the log holds no entry below it."""
 
+    operations = (schema.PUT, GET, CAS)  # of clients
+
     def __init__(self, node, stored):
         self._persist = node.persist
         packed = stored.get(schema.JOURNAL_HEIGHT)
@@ -237,7 +239,7 @@ class Pool:
         if operation == ADMIT:
             if client != source:
                 raise MessageError("board %d asks for the admission of board %d" % (source, client))
-        elif operation not in (schema.PUT, GET, CAS) or client < schema.FIRST_CLIENT:
+        elif operation not in self._register.operations or client < schema.FIRST_CLIENT:
             raise MessageError("operation %d of client %d" % (operation, client))
         elif self._register.outcome(client, request) is not None:
             return

@@ -50,11 +50,13 @@ class Vote:
         schema.STATE_FETCH,
         schema.STATE_PAGE,
     )
-    operations = (schema.PUT, schema.GET, schema.CAS)
+    operations = Register.operations
 
     def __init__(self, node, stored):
         self.node = node
-        self.register = Register(node, stored)
+        self.register = self.open_store(node, stored)
+        self.voters = node.config.voters  # (board, weight) at the current height
+        self.total_weight = node.config.total_weight
         self.weights = dict(node.config.voters)
         self.voting = has_standing(node.config, stored, self.register.next_height)
         self.catchup = CatchUp(self, stored)
@@ -68,6 +70,10 @@ class Vote:
         self._digest_ms = 0
         self._reset()
         self._restore(stored)
+
+    def open_store(self, node, stored):
+        """What the log's commands are applied to."""
+        return Register(node, stored)
 
     def _reset(self):
         # Nothing is known of the current height.
@@ -180,13 +186,13 @@ class Vote:
     # Votes.
 
     def quorum(self, weight):
-        return 2 * weight > self.node.config.total_weight
+        return 2 * weight > self.total_weight
 
     def proposer(self, round):
         """Heights go round by weight; the rounds of one height go through every voter."""
-        voters = self.node.config.voters
+        voters = self.voters
         height = self.register.next_height
-        place = height % self.node.config.total_weight
+        place = height % self.total_weight
         index = 0
         while place >= voters[index][1]:
             place -= voters[index][1]
@@ -246,7 +252,7 @@ class Vote:
         # (value, its weight, weight of all votes of the round): a round has one value, its proposer's.
         value_id = None
         weight = total = 0
-        for board, own in self.node.config.voters:
+        for board, own in self.voters:
             vote = votes.get(board)
             if vote is not None and vote[0] == round:
                 total += own
@@ -322,7 +328,7 @@ class Vote:
                 self._set_valid(value_id)
                 self._precommit(value_id)
                 return True
-        elif not self.quorum(weight + self.node.config.total_weight - total):
+        elif not self.quorum(weight + self.total_weight - total):
             self._precommit(None)  # whoever is still to vote, no value can win this round
             return True
         if self._expired(total):
@@ -336,7 +342,7 @@ class Vote:
             if self.quorum(weight) and value_id in self.values:
                 self._set_valid(value_id)
         value_id, weight, total = self._tally(self.precommits, self.round)
-        if self._expired(total) or not self.quorum(weight + self.node.config.total_weight - total):
+        if self._expired(total) or not self.quorum(weight + self.total_weight - total):
             self._enter(self.round + 1)
             return True
         return False

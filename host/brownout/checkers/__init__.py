@@ -30,6 +30,7 @@ from . import (
     recovery,
     register,
     sampling,
+    stake,
     telemetry,
     validity,
     voting,
@@ -52,6 +53,7 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     work.check,
     sampling.check,
     commit.check,
+    stake.check,
     liveness.check,
     majority.check,
     recovery.check,
@@ -61,12 +63,12 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
 )
 # What a run must have loaded, one of these, for a check to say anything of it; absent: every run.
 NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
-    agreement.check: frozenset({"vote"}),
-    promises.check: frozenset({"vote", "membership", "lifeguard"}),
-    voting.check: frozenset({"vote"}),
-    validity.check: frozenset({"vote", "gossip"}),
-    durability.check: frozenset({"vote", "gossip"}),
-    register.check: frozenset({"vote"}),
+    agreement.check: frozenset({"vote", "stake"}),
+    promises.check: frozenset({"vote", "stake", "membership", "lifeguard"}),
+    voting.check: frozenset({"vote", "stake"}),
+    validity.check: frozenset({"vote", "stake", "gossip"}),
+    durability.check: frozenset({"vote", "stake", "gossip"}),
+    register.check: frozenset({"vote", "stake"}),
     gossip.check: frozenset({"gossip"}),
     membership.check: frozenset({"membership", "lifeguard"}),
     majority.check: frozenset({"vote"}),
@@ -77,7 +79,7 @@ NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
     work.check: frozenset({"work"}),
     sampling.check: frozenset({"sampling"}),
     commit.check: frozenset({"commit"}),
-    byzantine.check: frozenset({"byzantine"}),
+    stake.check: frozenset({"stake"}),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from brownout_node.core import schema
 
 from ..history import BoardEvent, FaultRecord, FaultStage, History, Operation, Outcome
-from ..protocols import DEFAULT
+from ..protocols import DEFAULT, PROTOCOLS
 from ..store import SAME_COUNT, UNCOUNTED_BOOTS_FROM
 
 STATUS_NAMES: Mapping[Any, str] = {**dict(schema.STATUSES), **{name: name for _, name in schema.STATUSES}}
@@ -111,6 +111,37 @@ class Run:
         checks = manifest.get("checks", {})
         self.progress_ns = int(float(checks.get("progress_within_s", 10.0)) * 1e9)
         self.converge_ns = int(float(checks.get("converge_within_s", 10.0)) * 1e9)
+
+    # Weights that the log moves.
+
+    def option(self, protocol: str, name: str) -> int:
+        """What the campaign sets an option of a protocol to, or its default."""
+        row = next(row for row in PROTOCOLS[protocol].options.split() if row.startswith(name + ":"))
+        return int(self.history.plan.get("options", {}).get(protocol, {}).get(name, row.split(":")[1]))
+
+    @cached_property
+    def epoch(self) -> int:
+        """How many heights the same stakes are in force for."""
+        return self.option("stake", "epoch")
+
+    def epoch_of(self, height: int) -> int:
+        """The first height of the epoch that it lies in."""
+        return height - (height - 1) % self.epoch
+
+    @cached_property
+    def _stakes(self) -> dict[int, dict[str, int]]:
+        stakes: dict[int, dict[str, int]] = defaultdict(dict)
+        for event in self.of("staked"):
+            board = self.names.get(event.fields["board"], "")
+            stakes[event.fields["height"]].setdefault(board, event.fields["stake"])
+        return stakes
+
+    def weights_at(self, height: int) -> Mapping[str, int] | None:
+        """What each voter's vote weighs at that height; None where the log moves weights and nobody told these."""
+        if "stake" not in self.protocols:
+            return {board: self.weights[board] for board in self.voters}
+        stakes = self._stakes.get(self.epoch_of(height), {})
+        return stakes if stakes.keys() == set(self.voters) else None
 
     def of(self, *kinds: str) -> Iterable[BoardEvent]:
         """Events of these kinds, by board, boot and sequence within each kind."""

@@ -208,11 +208,15 @@ def _majorities(run: Run, findings: Findings) -> int:
         if fields["caught_up"]:
             continue
         height = fields["height"]
-        if 2 * fields["weight"] <= run.total_weight and height not in reported:
+        weights = run.weights_at(height)
+        if weights is None:
+            continue
+        total = sum(weights.values())
+        if 2 * fields["weight"] <= total and height not in reported:
             reported.add(height)
             findings.wrong(
                 f"{event.board} decided height {height}, round {fields['round']} with weight {fields['weight']} of"
-                f" {run.total_weight}, which is no majority",
+                f" {total}, which is no majority",
                 step(event),
                 *_precommits(run, height),
             )
@@ -220,17 +224,15 @@ def _majorities(run: Run, findings: Findings) -> int:
         if place in recounted or height in reported:
             continue
         weight = sum(
-            run.weights[board]
-            for board in run.voters
-            if board in cast[place] or not _whole_height(spans[board], height)
+            weights[board] for board in run.voters if board in cast[place] or not _whole_height(spans[board], height)
         )
         if all(_whole_height(spans[board], height) for board in run.voters if board not in cast[place]):
             recounted.add(place)
-        if 2 * weight <= run.total_weight:
+        if 2 * weight <= total:
             reported.add(height)
             findings.wrong(
                 f"{event.board} decided height {height}, round {fields['round']}, and only {sorted(cast[place])} can"
-                f" have precommitted it: weight {weight} of {run.total_weight}",
+                f" have precommitted it: weight {weight} of {total}",
                 step(event),
                 *_precommits(run, height),
             )
