@@ -13,6 +13,7 @@ from typing import Any
 
 from brownout_node.core.config import Config
 from brownout_node.core.errors import ConfigError
+from brownout_node.core.schema import MAX_KEYS
 
 from . import protocols, resources
 from .contracts import UsageError
@@ -100,6 +101,7 @@ class ChecksSpec:
     progress_within_s: float = 10.0
     converge_within_s: float = 10.0
     operations_at_least: int = 10  # a run that did fewer says nothing
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # key of a register -> least and most
 
 
 @dataclass(frozen=True)
@@ -386,9 +388,28 @@ def _nemesis(table: Table, duration_s: float) -> NemesisSpec:
 
 
 def _checks(table: Table) -> ChecksSpec:
-    table.only("progress_within_s", "converge_within_s", "operations_at_least", "file")
+    table.only("progress_within_s", "converge_within_s", "operations_at_least", "file", "ranges")
     return ChecksSpec(
         progress_within_s=table.seconds("progress_within_s", 0.1, 3600, ChecksSpec.progress_within_s),
         converge_within_s=table.seconds("converge_within_s", 0.1, 3600, ChecksSpec.converge_within_s),
         operations_at_least=table.integer("operations_at_least", 0, 1_000_000, ChecksSpec.operations_at_least),
+        ranges=_ranges(table.table("ranges", {})),
     )
+
+
+def _ranges(table: Table) -> dict[str, tuple[int, int]]:
+    """[checks.ranges]: what the value of a register may be; see analysis/anomalies.py."""
+    if len(table.values) > MAX_KEYS:
+        raise UsageError(
+            f"{table.source}: {table.place}: there are {len(table.values)}; allowed: up to {MAX_KEYS} keys"
+        )
+    ranges = {}
+    for key in table.values:
+        if not 1 <= len(key.encode()) <= 32:
+            raise table.error(key, f"the key {shown(key)}", "1 to 32 bytes")
+        limits = table.values[key]
+        whole = isinstance(limits, list) and len(limits) == 2 and all(type(limit) is int for limit in limits)
+        if not whole or limits[0] > limits[1]:
+            raise table.error(key, shown(limits), "[least, most], whole numbers")
+        ranges[key] = (limits[0], limits[1])
+    return ranges

@@ -36,7 +36,8 @@ def campaign_text(campaign: Campaign, comment: str = "") -> str:
     if campaign.nemesis is not None:
         nemesis = campaign.nemesis
         parts.append(_table("[nemesis]", {"kinds": nemesis.kinds, "every_s": nemesis.every_s, "for_s": nemesis.for_s}))
-    parts.append(_table("[checks]", {**vars(campaign.checks), "file": campaign.checker}))
+    bounds = {key: value for key, value in vars(campaign.checks).items() if value != {}}
+    parts.append(_table("[checks]", {**bounds, "file": campaign.checker}))
     return "\n".join(part for part in parts if part)
 
 
@@ -50,9 +51,14 @@ def _table(head: str, rows: Mapping[str, Any]) -> str:
     return f"{head}\n{''.join(lines)}"
 
 
+def _key(key: str) -> str:
+    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if bare else json.dumps(key, ensure_ascii=False)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(entry)}" for key, entry in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, bool):

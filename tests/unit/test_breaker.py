@@ -114,6 +114,34 @@ def test_an_operators_trip_outlives_a_power_cut_until_it_is_reset() -> None:
     assert cluster.of(1).state == breaker.CLOSED
 
 
+def test_a_register_that_leaves_its_range_opens_it_until_somebody_looks() -> None:
+    cluster = Guarded(least=0, most=100)
+    for value in ("0", "100", None):
+        assert cluster.done(cluster.ask(1, schema.PUT, value=value)).status == schema.OK
+    cluster.run(500)
+    assert cluster.states(2) == []
+    cluster.ask(1, schema.PUT, value="101")
+    assert cluster.run_until(lambda: all(cluster.of(board).state == breaker.OPEN for board in range(1, 6)), 3000)
+    assert cluster.states(2) == [(breaker.OPEN, breaker.RANGE)]
+    assert cluster.answer(cluster.ask(2, schema.PUT, value="5")).status == schema.REFUSED
+    cluster.power_off(2)
+    cluster.power_on(2)
+    assert cluster.states(2)[-1] == (breaker.OPEN, breaker.RANGE)
+    cluster.ask(2, RESET)
+    assert cluster.done(cluster.ask(2, schema.GET)).value == "101", "it may be looked at without being flagged again"
+    assert cluster.done(cluster.ask(2, schema.PUT, value="7")).status == schema.OK
+    assert cluster.of(2).state == breaker.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [("0", True), ("-5", True), ("10", True), ("11", False), ("-6", False), ("", False), ("-", False), ("1e1", False)]
+    + [("99999999999", False), ("x", False), (None, True), ("--1", False), ("²", False)],
+)
+def test_what_is_no_number_is_within_no_range(value: str | None, allowed: bool) -> None:
+    assert Guarded(least=-5, most=10).of(1)._is_allowed(value) == allowed
+
+
 def test_a_voter_with_another_state_is_noticed_by_itself_and_by_the_others() -> None:
     cluster = Guarded()
     cluster.done(cluster.ask(1, schema.PUT, value="v"))

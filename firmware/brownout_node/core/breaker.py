@@ -5,8 +5,9 @@ not happen, and reads are answered from the board's own state and marked stale. 
 passes as a probe: done, it closes the breaker; failed, it opens it again.
 
 What opens it: too few voters alive by membership for `quorum_ms`; a voter whose state at the same height is another;
-too many of the last operations failed or unanswered; an operator's `trip`. The second and the last hold until `reset`,
-over reboots too; the others until the cause is gone and `cooldown_ms` is over. Must not change what the log decides.
+too many of the last operations failed or unanswered; an operator's `trip`; a register that leaves `least` to `most`.
+The second and the last two hold until `reset`, over reboots too; the others until the cause is gone and `cooldown_ms`
+is over. Must not change what the log decides.
 """
 
 from hashlib import sha256
@@ -24,6 +25,7 @@ EVENTS = ((160, "breaker", "state:u cause:u height:u"),)  # CLOSED, OPEN, HALF_O
 OPERATIONS = ((160, "trip"), (161, "reset"))
 OPTIONS = (
     "quorum_ms:600:10:60000 answer_ms:2500:10:600000 window:12:1:64 errors_percent:50:1:100 cooldown_ms:1000:10:600000"
+    " least:1:-1000000000:1000000000 most:0:-1000000000:1000000000"  # of every register; least above most: anything
 )
 
 CLOSED = const(0)
@@ -33,6 +35,7 @@ QUORUM = const(1)
 DIVERGENCE = const(2)
 ERRORS = const(3)
 OPERATOR = const(4)
+RANGE = const(5)
 
 _DIGEST = const(160)
 _TRIP = const(160)
@@ -61,6 +64,8 @@ class Breaker:
         self._waiting = {}  # (client, request) -> when it counts as unanswered
         self._failed = []  # of the last operations, whether they did
         self._digests = []  # (height, digest), newest last
+        self._ranged = self.options["least"] <= self.options["most"]
+        self._out = self._out_of_range()  # keys; those that were before it could be seen are nobody's news
         self._reply = node.reply
         node.reply = self._answered
         self._finish = self.guarded.register.finish
@@ -150,12 +155,35 @@ class Breaker:
 
     def _finished(self, height):
         self._finish(height)
+        if self._ranged:
+            out = self._out_of_range()
+            if out - self._out:
+                self._open(RANGE)
+            self._out = out
         if self.guarded.register.next_height % _COMPARED_EVERY == 0:
             digest = self.guarded.digest()
             self._digests.append((self.guarded.register.next_height, digest))
             if len(self._digests) > _REMEMBERED:
                 self._digests.pop(0)
             self.node.send(schema.VOTERS, _DIGEST, self._digests[-1])
+
+    def _out_of_range(self):
+        if not self._ranged:
+            return frozenset()
+        values = self.guarded.register.values
+        return frozenset([key for key in values if not self._is_allowed(values[key][1])])
+
+    def _is_allowed(self, value):
+        # What is no number is not within any range.
+        if value is None:
+            return True
+        digits = value[1:] if value[:1] == "-" else value
+        if not digits or len(digits) > 10:
+            return False
+        for digit in digits:
+            if not "0" <= digit <= "9":
+                return False
+        return self.options["least"] <= int(value) <= self.options["most"]
 
     def on_message(self, source, kind, fields):
         for height, digest in self._digests:
@@ -165,7 +193,7 @@ class Breaker:
     # States.
 
     def _open(self, cause):
-        lasting = cause == DIVERGENCE or cause == OPERATOR
+        lasting = cause in (DIVERGENCE, OPERATOR, RANGE)
         if self.state == OPEN and (self.cause == cause or not lasting):
             return
         if lasting:

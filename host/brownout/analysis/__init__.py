@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..history import FaultStage, History
+from .anomalies import anomaly_figures
 from .convergence import item_spreads
 from .distribution import distribution
 from .failover import failover_figures
@@ -32,6 +33,7 @@ def summarise(history: History) -> dict[str, Any]:
         "gossip_items": {"written": len(spreads), "on_all": sum(s.all_ms is not None for s in spreads)},
         "recovery": [recovery.document() for recovery in recoveries(history)],
         "failover": failover_figures(history),
+        "anomalies": anomaly_figures(history),
     }
 
 

@@ -13,8 +13,8 @@ from .membership import bound_ns
 from .run import Boot, Outage, Run
 
 CLOSED, OPEN, HALF_OPEN = range(3)
-CAUSES = {0: "none", 1: "loss of quorum", 2: "divergence", 3: "errors", 4: "an operator"}
-LASTING = (2, 4)  # causes that only a reset ends
+CAUSES = {0: "none", 1: "loss of quorum", 2: "divergence", 3: "errors", 4: "an operator", 5: "a register out of range"}
+LASTING = (2, 4, 5)  # causes that only a reset ends
 FIRST_EVENTS = 2  # of a boot: boot, and the breaker that is open from the start
 REPORTED_WITHIN_NS = 2_000_000_000  # an event may come later than the answer to what followed it
 DEFAULT_QUORUM_MS = 600

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 REPORTS = ("html", "md", "json", "junit")
 EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
 MOST_EVIDENCE = 5  # lines of a counter-example on the terminal; the report has all
+MOST_ANOMALIES = 5
 DEMO_SEED = "1"
 
 out_option = click.option(
@@ -113,6 +114,11 @@ def show_verdict(document: dict[str, Any]) -> None:
             more = len(check["evidence"]) - MOST_EVIDENCE
             if more > 0:
                 console.print(f"         and {more} more, in the report")
+    for anomaly in document.get("metrics", {}).get("anomalies", {}).get("found", ())[:MOST_ANOMALIES]:
+        console.print(f"[yellow]anomaly [/] {anomaly['board']:16} {anomaly['kind']}: {escape(anomaly['detail'])}")
+    more = document.get("metrics", {}).get("anomalies", {}).get("count", 0) - MOST_ANOMALIES
+    if more > 0:
+        console.print(f"         and {more} more anomalies, in the report")
     verdict = document["verdict"]
     seed = f" (campaign {document['campaign']}, seed {document['seed']})" if "campaign" in document else ""
     console.print(f"[bold {colours[verdict]}]{verdict.upper()}[/]{seed}")

@@ -63,6 +63,7 @@ def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
         recovery=verdict.get("metrics", {}).get("recovery", []),
         spreads=page.spreads(verdict),
         latencies=page.latencies(verdict),
+        anomalies=verdict.get("metrics", {}).get("anomalies", {}),
         failover=verdict.get("metrics", {}).get("failover", {}),
         legend=figures.latency_legend(run),
         operations=page.operations(run),

@@ -15,6 +15,8 @@ from ..analysis.record import Record
 from ..checkers import judge
 from ..store import VERDICT, load, read_document
 
+ANOMALY_KEYS = ("kind", "board", "at_s", "detail")
+
 
 def render(run: Path, form: str) -> str:
     """The text of a run's report; form: json, md or junit."""
@@ -64,6 +66,10 @@ def _markdown(run: Path, verdict: dict[str, Any], analysis: dict[str, Any]) -> s
     if analysis["faults"]:
         keys = ("fault", "kind", "lasted_ms", "unavailable_ms", "converged_ms")
         parts.append(_table(keys, ([row[key] for key in keys] for row in analysis["faults"])))
+    found = verdict.get("metrics", {}).get("anomalies", {}).get("found", ())
+    if found:
+        rows = ([anomaly[key] for key in ANOMALY_KEYS] for anomaly in found)
+        parts.append(_table(("Anomaly", "Board", "At s", "What"), rows))
     return "\n\n".join(parts)
 
 
