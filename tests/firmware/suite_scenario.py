@@ -25,6 +25,7 @@ WIPED = 3
 OPTIONS = {
     "work": {"work": {"hashes": 2, "bits": 6, "interval_ms": 600}},
     "commit-non-blocking": {"commit": {"non_blocking": 1}},
+    "stake": {"stake": {"epoch": 3}},
 }
 # What clients ask: (operation, values to draw from), of the protocol's own numbers.
 ASKED = {
@@ -32,11 +33,13 @@ ASKED = {
     "work": ((136, "p q r s t"),),
     "sampling": ((144, "red green blue"),),
     "byzantine": ((96, "a b \u00fc"), (97, "")),
+    "stake": ((176, "1 3 8 x"), (177, "1 2 5"), (1, "a b \u00fc"), (2, "")),
     "commit": ((120, "k1:5 k2:20 k3:90 \u00fc:1 x"), (120, "k4:1 k5:30 k6:9"), (121, "")),
 }
 ASKED["commit-non-blocking"] = ASKED["commit"]
 BEFORE = {"byzantine": ["adversary"]}  # what stands before a protocol
 LOADED = {"commit-non-blocking": ["vote", "commit"]}.get(NAME, BEFORE.get(NAME, []) + [NAME])
+PREFIX = {"stake": ""}.get(NAME, "k")  # of keys; stakes are named by boards
 KEYS = ("byzantine",)  # protocols that seal what they send
 TURN = 112  # of the adversary: every behaviour in turn, at one board
 
@@ -132,7 +135,7 @@ class World:
         operation, values = ASKED[NAME][self.random.below(len(ASKED[NAME]))]
         words = values.split()
         value = words[self.random.below(len(words))] if words else None
-        key = "k" + str(self.random.below(8))
+        key = PREFIX + str(self.random.below(8))
         client = 1000 + self.random.below(40)
         self.nodes[board].command(client, number, operation, key, value, None, self.now_ms - self.booted_ms[board])
         self.carry_out(board)
@@ -154,7 +157,7 @@ def main():
         print([bank.digest() for bank in banks], totals)
     else:
         for board in BOARDS:
-            print("state", world.nodes[board].protocol(NAME).digest())
+            print("state", world.nodes[board].protocols[-1].digest())
     print(world.done.digest())
 
 

@@ -27,6 +27,7 @@ def run(interpreter: list[str], root: Path, name: str, seed: int) -> list[str]:
         ("sampling", 1, 150),
         ("byzantine", 1, 200),
         ("byzantine", 2, 150),
+        ("stake", 1, 200),
         ("commit", 1, 200),
         ("commit-non-blocking", 1, 200),
     ],

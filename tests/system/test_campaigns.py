@@ -23,6 +23,7 @@ IN_THE_SIMULATOR = {
     "lifeguard",
     "mirror",
     "sampling",
+    "stake",
     "work",
 }
 SEED = 1
