@@ -5,6 +5,7 @@ Must not open a port or reach a gateway.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,9 @@ DRIVERS: dict[str, tuple[str, ...]] = {  # name -> the keys of its own that it t
     "command": ("on", "off", "state"),
     "labgrid": ("backend", "python"),
 }
+
+
+_UNIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def read_bench(document: Table, gateways: Sequence[str]) -> BenchSpec | None:
         ),
         broker=BrokerUnit(
             gateway=broker.choice("gateway", gateways),
-            unit=broker.text("unit", "mosquitto", most=64),
+            unit=_unit(broker),
             ca=str(folder / Path(broker.text("ca", most=1024)).expanduser()),
             passwords=str(folder / Path(broker.text("passwords", most=1024)).expanduser()),
         ),
@@ -109,6 +113,18 @@ def read_bench(document: Table, gateways: Sequence[str]) -> BenchSpec | None:
             stagger_s=safety.number("stagger_s", 0, 60, SafetySpec.stagger_s),
         ),
     )
+
+
+def is_unit_name(text: str) -> bool:
+    """Whether systemctl takes it for one unit, and not for a pattern or an option."""
+    return _UNIT.fullmatch(text) is not None and len(text) <= 64
+
+
+def _unit(broker: Table) -> str:
+    unit: str = broker.text("unit", "mosquitto", most=64)
+    if not is_unit_name(unit):
+        raise broker.error("unit", repr(unit), "the name of one systemd unit such as mosquitto")
+    return unit
 
 
 def _outlets(name: str, table: Table, gateways: Sequence[str]) -> OutletsSpec:

@@ -46,12 +46,17 @@ def model_of(port: str) -> str | None:
     return next((model for words, model in MODELS if words.lower() in port.lower()), None)
 
 
+def toml_text(text: str) -> str:
+    """A TOML string. JSON's own escapes of characters beyond 16 bits are none of TOML's."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def tables(found: list[Found]) -> str:
     """[[board]] tables, each with what is still to be filled in."""
     lines = []
     for number, board in enumerate([board for board in found if board.model], 1):
-        lines += ["[[board]]", f'name = "b{number}"', f"model = {json.dumps(board.model)}"]
-        lines += [f"gateway = {json.dumps(board.gateway)}", f"port = {json.dumps(board.port)}"]
+        lines += ["[[board]]", f'name = "b{number}"', f"model = {toml_text(board.model or "")}"]
+        lines += [f"gateway = {toml_text(board.gateway)}", f"port = {toml_text(board.port)}"]
         lines += ['# outlet = "hub/1"', '# address = "192.0.2.101"', f"mqtt_port = {9000 + number}", ""]
     for unknown in [board for board in found if not board.model]:
         lines.append(f"# {unknown.gateway}: {re.sub(r'[^ -~]', '?', unknown.port)} is no board that we know")

@@ -152,6 +152,8 @@ class Table:
     def _check_word(self, name: str, value: str) -> None:
         if not value.isascii() or not value.replace("-", "").replace("_", "").isalnum() or value != value.lower():
             raise self.error(name, shown(value), "lower-case letters a-z, digits, - and _, at most 32")
+        if value.startswith("-"):  # it becomes an argument of programs, which would take it for an option
+            raise self.error(name, shown(value), "a name that does not begin with -")
 
     def choice(self, name: str, choices: Sequence[str], default: Any = REQUIRED) -> Any:
         allowed = ", ".join(choices)

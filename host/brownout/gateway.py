@@ -98,12 +98,26 @@ class _Connection(fabric.Connection):
 
 def quoted(argv: Sequence[str], timeout_s: float) -> str:
     """One line for a POSIX shell that runs exactly `argv`, ends it after the time, and gives it no input."""
+    _check(argv)
+    return shlex.join(["timeout", "-k", str(GRACE_S), f"{timeout_s:g}", *argv]) + " </dev/null"
+
+
+def lasting(argv: Sequence[str]) -> str:
+    """The same for a command that goes on and is talked to: no end, and the session as its input.
+
+    The first word is quoted whatever it is, or a shell takes `PATH=/x/tool` for an assignment and runs the next word.
+    """
+    _check(argv)
+    first = "'" + argv[0].replace("'", "'\"'\"'") + "'"
+    return " ".join([first, *(shlex.quote(argument) for argument in argv[1:])])
+
+
+def _check(argv: Sequence[str]) -> None:
     for argument in argv:
         if "\0" in argument or any("\ud800" <= character <= "\udfff" for character in argument):
             raise UsageError(f"a command's argument cannot hold a NUL or half a character: {argument!r}")
     if not argv:
         raise UsageError("an empty command cannot be run")
-    return shlex.join(["timeout", "-k", str(GRACE_S), f"{timeout_s:g}", *argv]) + " </dev/null"
 
 
 class _CommandLine:
@@ -308,7 +322,7 @@ class SshGateway(_CommandLine):
 
     def stream(self, argv: Sequence[str]) -> Stream:
         """Start a command that talks for as long as it lasts, in a session of its own on the same connection."""
-        line = shlex.join(argv)
+        line = lasting(argv)
         try:
             channel = self._connected().transport.open_session(timeout=CHANNEL_TIMEOUT_S)
             channel.exec_command(line)

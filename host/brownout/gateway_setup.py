@@ -35,7 +35,8 @@ def setup_gateway(gateway: Gateway, directory: str) -> list[str]:
     data = serial_agent().read_bytes()
     target = f"{directory}/{SERIAL_TOOL}"
     there = gateway.run(["sha256sum", "--", target], check=False)
-    if there.exit_code or there.stdout.split(" ")[0] != hashlib.sha256(data).hexdigest():
+    # sha256sum begins the line with a backslash where the path holds one, or a line's end.
+    if there.exit_code or there.stdout.lstrip("\\").split(" ")[0] != hashlib.sha256(data).hexdigest():
         gateway.run(["mkdir", "-p", "-m", "700", "--", directory])
         gateway.run(["sh", "-c", ': > "$1"', "sh", f"{target}.new"])
         text = base64.b64encode(data).decode()

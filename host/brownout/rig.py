@@ -337,6 +337,8 @@ def _boards(document: Table, gateways: Mapping[str, GatewaySpec]) -> tuple[Board
         )
         if board.name in RESERVED_NAMES or board.name in [other.name for other in boards]:
             raise table.error("name", repr(board.name), f"each name once, and none of {', '.join(RESERVED_NAMES)}")
+        if board.port.startswith("-"):
+            raise table.error("port", repr(board.port), "a path, which no tool takes for an option")
         if board.port in [other.port for other in boards]:
             raise table.error("port", f"{board.port!r} belongs to another board", "each serial port once")
         boards.append(board)

@@ -195,6 +195,10 @@ outlet = "hub/1"
         ('["jig", "{board}"]', '"jig; rm -rf /"', "reset"),
         ('driver = "uhubctl"', 'driver = "uhubctl2"', "driver"),
         ('device = "1-1"', 'device = "-a"', "device"),
+        ('passwords = "p.json"', 'passwords = "p.json"\nunit = "*"', "unit"),
+        ('passwords = "p.json"', 'passwords = "p.json"\nunit = "-Hevil"', "unit"),
+        ('name = "b1"', 'name = "-rf"', "name"),
+        ('port = "/dev/x"', 'port = "-x"', "port"),
     ],
 )
 def test_a_rig_file_is_read_strictly(tmp_path: Path, was: str, becomes: str, named: str) -> None:

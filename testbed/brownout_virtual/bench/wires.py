@@ -19,7 +19,7 @@ SIGNALS = ("SIGKILL", "KILL", "SIGSTOP", "STOP", "SIGCONT", "CONT")
 
 async def unit(broker: Broker, words: Sequence[str]) -> Answer:
     """systemctl kill -s SIGNAL mosquitto | start mosquitto | show -p MainPID -p ActiveState mosquitto"""
-    words = [word for word in words if word != "--no-pager"]
+    words = [word for word in words if word not in ("--no-pager", "--")]
     if not words or words[-1].removesuffix(".service") != "mosquitto":
         return 5, f"Unit {words[-1] if words else ''} not found.\n"
     verb, options = words[0], words[1:-1]
