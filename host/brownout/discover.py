@@ -55,7 +55,7 @@ def tables(found: list[Found]) -> str:
     """[[board]] tables, each with what is still to be filled in."""
     lines = []
     for number, board in enumerate([board for board in found if board.model], 1):
-        lines += ["[[board]]", f'name = "b{number}"', f"model = {toml_text(board.model or "")}"]
+        lines += ["[[board]]", f'name = "b{number}"', f"model = {toml_text(str(board.model))}"]
         lines += [f"gateway = {toml_text(board.gateway)}", f"port = {toml_text(board.port)}"]
         lines += ['# outlet = "hub/1"', '# address = "192.0.2.101"', f"mqtt_port = {9000 + number}", ""]
     for unknown in [board for board in found if not board.model]:
