@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from brownout_node.core import schema
 from brownout_node.core.config import Config
 from brownout_node.core.errors import ConfigError
 from brownout_node.core.stake import BOND, UNBOND, Stakes, amount_of
-from cluster import Cluster
+from cluster import Cluster, MemoryJournal
 from vote_checks import Promises
 from vote_cluster import GET, PUT, ask, events, proposer_of, same_state, vote_of, wiped
 
@@ -83,14 +84,31 @@ def test_a_bond_is_decided_in_exactly_three_delays_like_any_command(voters: int,
         assert counts == {kind: 1 if kind in VOTES[:2] else voters for kind in VOTES}, "each to all voters"
 
 
-def test_a_decision_costs_four_durable_writes_and_a_stake_no_more() -> None:
-    cluster = make(4)
+class Counting(MemoryJournal):
+    """How many records each append has that is a decision's."""
+
+    def __init__(self, board: int) -> None:
+        super().__init__(board)
+        self.decisions: list[int] = []
+
+    def append(self, records: Sequence[tuple[int, bytes | None]]) -> None:
+        super().append(records)
+        if any(key == schema.JOURNAL_HEIGHT for key, _value in records):
+            self.decisions.append(len(records))
+
+
+def test_a_move_adds_two_records_to_its_decision_and_an_epoch_one_for_each_voter_and_the_purse() -> None:
+    cluster = make(4, journal=Counting)
     cluster.run(1000)
-    for operation in (PUT, BOND, UNBOND):
+    ask(cluster, 1, PUT, "k", "v")
+    for operation, key, value in ((GET, "k", None), (BOND, "2", "1"), (UNBOND, "2", "1"), (GET, "k", None)):
         before = {board: state.journal.appends for board, state in cluster.boards.items()}
-        ask(cluster, 1, operation, "2", "1")
+        ask(cluster, 1, operation, key, value)
         cluster.run(5)
         assert max(state.journal.appends - before[board] for board, state in cluster.boards.items()) <= 4
+    for state in cluster.boards.values():
+        _put, get, bond, ends, plain = state.journal.decisions[-5:]
+        assert (bond - get, ends - get, plain - get) == (2, 4 + 1, 0), "the moves of an epoch's end are among its rows"
 
 
 # When it counts.

@@ -19,6 +19,7 @@ from ..bed import Bed
 from ..contracts import Progress, RigError
 from ..drivers.virtual_lab import LabOptions, VirtualLab
 from ..firmware_build import build
+from ..protocols import DEFAULT
 from ..resources import firmware_directory, firmware_package
 from ..rig import PlannedBoard, load_model, load_rig
 
@@ -57,7 +58,7 @@ class Workbench:
         try:
             self.micropython = find_micropython()
             self.compiled = self.folder / "compiled"
-            for file in build(load_model("virtual"), whole=True).files:
+            for file in build(load_model("virtual"), protocols=(*DEFAULT, "stake"), whole=True).files:
                 target = self.compiled / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.data)

@@ -1,9 +1,10 @@
 # mypy: ignore-errors
-"""Runs on MicroPython: one real replica of five with all three protocols; hand-made peers keep it busy with messages.
+"""Runs on MicroPython: one real replica of five with three protocols; hand-made peers keep it busy with messages.
 
 Peers propose, vote, gossip (one rumour in ten gets lost, so that repairs are needed), delete, ping and answer pings.
-Usage: messages.py FIRMWARE COUNT EVERY. Prints (heap, heights, counts, milliseconds): the heap in use after a
-collection at every EVERY messages, heights decided, and how many messages of each kind were received.
+Usage: messages.py FIRMWARE COUNT EVERY [LOG], the protocol of the log: vote, or stake, and then stakes move. Prints
+(heap, heights, counts, milliseconds): the heap in use after a collection at every EVERY messages, heights decided, and
+how many messages of each kind were received.
 """
 
 import gc
@@ -11,6 +12,7 @@ import sys
 import time
 
 FIRMWARE, COUNT, EVERY = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+LOG = sys.argv[4] if len(sys.argv) > 4 else "vote"
 sys.path.insert(0, FIRMWARE)
 
 from brownout_node.core import codec, schema
@@ -27,6 +29,7 @@ TURN_MS = 25
 GOSSIP_KEYS = 24
 LOG_KEYS = 32
 CLIENTS = 24
+BOND = 176  # of stake; the next number unbonds
 
 
 class FileRegion:
@@ -64,6 +67,7 @@ class Replica:
         self.journal.open()
         roster = [[board, "b%d" % board, 1] for board in (1,) + PEERS]
         document = {"cluster": CLUSTER, "board": 1, "bed": "t", "seed": 1, "roster": roster}
+        document["protocols"] = ["membership", "gossip", LOG]
         self.node = Node(Config(document), self.journal, ("bench", "0", b"\0" * 8, "power"), 5)
         self.vote = self.node.protocol("vote")
         self.now_ms = 0
@@ -124,7 +128,10 @@ class Replica:
         proposer = self.vote.proposer(0)
         operation = (schema.PUT, schema.GET, schema.CAS)[number % 3]
         value = None if operation == schema.GET else "value %06d" % number
-        command = (1001 + number % CLIENTS, number, operation, "key %d" % (number % LOG_KEYS), value, None)
+        key = "key %d" % (number % LOG_KEYS)
+        if LOG == "stake" and number % 3 == 0:
+            operation, key, value = BOND + number % 2, str(1 + number // 6 % 5), str(1 + number % 4)
+        command = (1001 + number % CLIENTS, number, operation, key, value, None)
         if number % 4 == 0:  # one of this board's own clients
             self.receive(schema.HOST, schema.COMMAND, command[1:], command[0])
         else:
