@@ -110,20 +110,20 @@ class BenchPower:
                 self._cuts[board] = [*recent, now_s]
 
     def _switch(self, boards: Sequence[str], on: bool) -> None:
-        """Switch and read back; RigError names every switch that failed or does not say so."""
+        """Switch and read back; RigError names every switch that failed or does not say so.
 
-        def work(name: str, mine: list[Feed]) -> list[str]:
-            switch = self._switches[name]
-            numbers = [feed.outlet for feed in mine]
-            for argv in switch.outlets.switch(numbers, on):
-                switch.gateway.run(argv)
+        All are switched before the first is asked: answers would hold up the switches of slower gateways.
+        """
+
+        def switch(name: str, mine: list[Feed]) -> None:
+            for argv in self._switches[name].outlets.switch([feed.outlet for feed in mine], on):
+                self._switches[name].gateway.run(argv)
             now_ns = time.monotonic_ns()
-            states = self._ask(switch, numbers)
             for feed in mine:
                 self.cut_ns[feed.board] = now_ns
-            return [feed.board for feed in mine if states[feed.outlet] is not on]
 
-        wrong = [board for boards in self._each(boards, work) for board in boards]
+        self._each(boards, switch)
+        wrong = [board for board, state in self._read(boards).items() if state is not on]
         if wrong:
             word = "on" if on else "off"
             raise RigError(f"power {word}: the switch of {', '.join(wrong)} does not say {word}", definite=False)
