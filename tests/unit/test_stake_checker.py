@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from brownout.checkers import stake, voting
+from brownout.checkers import majority, recovery, stake, voting
 from brownout.checkers.run import Run
 from brownout.history import Check, Verdict
 from history_builder import World
@@ -130,6 +130,32 @@ def test_two_boards_of_three_are_no_majority_without_half_of_the_stake() -> None
     check = judged(Stakes(voters={6: ("b1", "b3")}, weight={6: 30}).story(), voting.check)
     assert check.verdict is Verdict.INVALID, check
     assert "weight 20 of 50" in check.detail
+
+
+@pytest.mark.parametrize(("away", "verdict"), [("b2", Verdict.VALID), ("b1", Verdict.INVALID)])
+def test_a_minority_that_is_away_is_one_of_the_stake(away: str, verdict: Verdict) -> None:
+    """Board 2 has 30 of 47 in the end: without it nothing can be decided, while board 1 alone holds nobody up."""
+    world = Stakes().story()
+    other = "b3"
+    last = {away: world.boards[away].boot}
+    world.fault("f01", "cut", "planned", away)
+    world.fault("f01", "cut", "applied", away, last_boots=last)
+    world.fault("f01", "cut", "proven", away)
+    world.ask("put", "k0", "x", board=other)
+    world.wait(12.0)
+    world.boot(away)
+    world.fault("f01", "cut", "healed", away)
+    check = judged(world, majority.check)
+    assert check.verdict is verdict, check
+    assert check.metrics["outages_of_a_minority_checked"] == (verdict is Verdict.INVALID)
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [("b1", Verdict.VALID), ("b2", Verdict.INVALID)])
+def test_who_holds_most_of_the_stake_must_not_lose_its_journal(lost: str, verdict: Verdict) -> None:
+    world = Stakes().story()
+    world.boot(lost, journal=1)
+    world.tell(lost, "digest", protocol="vote", height=13, digest="d" * 16, count=0)
+    assert judged(world, recovery.check).verdict is verdict
 
 
 def test_what_nobody_told_accuses_nobody() -> None:

@@ -177,7 +177,7 @@ class Stakes(Register):
 
     def take_page(self, height, page, pages, data):
         wanted = super().take_page(height, page, pages, data)
-        if wanted == pages:
+        if wanted is not None and wanted >= pages:
             self._load()
         return wanted
 

@@ -7,6 +7,8 @@ what comes after the last heal is liveness.py's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..history import Check
 from .evidence import Findings, fault, operation
 from .run import DARK_KINDS, LOG_OPERATIONS, Outage, Run, height_told
@@ -48,9 +50,15 @@ def _window(run: Run, outage: Outage) -> tuple[int, int] | None:
     """When this fault alone kept a minority of the weight away, and until when.
 
     Who is away is told when the fault is applied: its proof names the others too, whom isolated boards did not reach.
+    Weights are those at its end: if nothing was decided in between, none has moved since its begin.
     """
-    weight = sum(run.weights.get(board, 0) for board in outage.applied.boards)
-    if outage.kind not in AWAY_KINDS or outage.until_ns is None or not 0 < 2 * weight < run.total_weight:
+    if outage.kind not in AWAY_KINDS or outage.until_ns is None:
+        return None
+    weights = run.weights_at(max(1, run.highest(outage.until_ns)))
+    if weights is None:
+        return None
+    weight = sum(weights.get(board, 0) for board in outage.applied.boards)
+    if not 0 < 2 * weight < sum(weights.values()):
         return None
     from_ns = outage.from_ns
     for other in run.outages:
@@ -58,27 +66,27 @@ def _window(run: Run, outage: Outage) -> tuple[int, int] | None:
             if other.until_ns is None:
                 return None
             from_ns = max(from_ns, other.until_ns)
-    from_ns = _majority_may_vote(run, outage, from_ns)
+    from_ns = _majority_may_vote(run, outage, weights, from_ns)
     return (from_ns, outage.until_ns) if from_ns < outage.until_ns else None
 
 
-def _majority_may_vote(run: Run, outage: Outage, from_ns: int) -> int:
+def _majority_may_vote(run: Run, outage: Outage, weights: Mapping[str, int], from_ns: int) -> int:
     """From when on, in this outage, those who are not away outweigh the others without the voters that lost a journal.
 
     A voter without its journal may not vote until the others have decided that it may, which takes a majority itself.
     """
     until_ns = outage.until_ns or run.ended_ns
     away = outage.applied.boards
-    weight = sum(run.weights[board] for board in run.voters if board not in away)
+    weight = sum(weights[board] for board in run.voters if board not in away)
     back = []
     for board in run.voters:
         lapses = [] if board in away else _lapses(run, board)
         ends = [end_ns for start_ns, end_ns in lapses if start_ns < until_ns and end_ns > from_ns]
         if ends:
-            weight -= run.weights[board]
-            back.append((max(ends), run.weights[board]))
+            weight -= weights[board]
+            back.append((max(ends), weights[board]))
     for end_ns, own in sorted(back):
-        if 2 * weight > run.total_weight:
+        if 2 * weight > sum(weights.values()):
             break
         from_ns = max(from_ns, end_ns)
         weight += own

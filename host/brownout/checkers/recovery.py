@@ -97,8 +97,8 @@ def _majority(run: Run, findings: Findings) -> None:
     """Whether those who may still vote are a majority, and what is lost where they are not."""
     lives = [boot for board in run.voters if (boot := run.last_boot(board)) is not None]
     without = [boot.board for boot in lives if has_standing(run, boot) is False]
-    weight = sum(run.weights[board] for board in without)
-    if not without or 2 * (run.total_weight - weight) > run.total_weight:
+    weights = run.weights_at(max(1, run.highest()))
+    if weights is None or not without or 2 * sum(weights[board] for board in without) < sum(weights.values()):
         return
     height = max(run.next_height(board) for board in run.boots)
     lost = lost_above(run.acknowledged(LOG_OPERATIONS), height)
