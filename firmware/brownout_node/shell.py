@@ -27,6 +27,8 @@ _BOUNDS_MS = (1, 5, 20, 100)  # of the histogram of late ticks
 # Garbage between two collections (0.1-0.3 ms each): what lives long then lies close together, and a few KB in one piece
 # can still be had; left alone, a heap of 224 KiB with 58 KB free once had no 2 KB.
 _COLLECT_BYTES = 12 * 1024
+_ROOM_KIB = 20  # a board at work has some 45 free; degraded.py and the pieces that others left take of that
+_KEPT = ("config", "cluster", "board", "boot", "clock", "now_ms")  # of a node that degraded.py takes the place of
 _MAINTAIN_TICKS = 8  # the journal is looked after at least this often, even if there is never a quiet tick
 
 
@@ -174,6 +176,8 @@ class Shell:
         self._is_degraded = True
         sys.print_exception(error)
         try:
+            if isinstance(error, MemoryError):
+                _strip(self.node)
             from .degraded import Degraded
 
             self.node = Degraded(self.node, self.journal, error, self._telemetry.sequence, _has_room)
@@ -219,7 +223,10 @@ class Shell:
             await self._eventful.wait()
             self._eventful.clear()
             await asyncio.sleep_ms(_TELEMETRY_DELAY_MS)
-            self._telemetry.flush(self.now())
+            try:
+                self._telemetry.flush(self.now())
+            except MemoryError as error:
+                self._degrade(error)
 
     # The controller's own messages.
 
@@ -353,10 +360,21 @@ class Shell:
         self._port.release()
 
 
+def _strip(node):
+    # The code of degraded.py needs heap too, and there is none but what this node has; the first three without asking
+    # for any.
+    node.protocols = node._handlers = node._servers = None
+    gc.collect()
+    for name in node.__dict__:
+        if name not in _KEPT:
+            setattr(node, name, None)
+    gc.collect()
+
+
 def _has_room():
-    # For a node to start again: most of what one takes, in pieces.
+    # Is the heap no longer taken up? A new start has all of it to itself, so what there was beside the node will do.
     try:
-        return len([bytearray(1024) for _ in range(48)]) > 0
+        return len([bytearray(1024) for _ in range(_ROOM_KIB)]) > 0
     except MemoryError:
         return False
 

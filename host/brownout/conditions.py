@@ -1,4 +1,4 @@
-"""Faults of a board's flash and clock: how each is applied, proven from a second side, and healed.
+"""Faults of a board's flash, clock and heap: how each is applied, proven from a second side, and healed.
 
 A clock is proven by the stamps of the board's own events against the host's clock; bits by reading the flash back, and
 by what the board finds at its next boot. Must not judge what the protocols make of it.
@@ -31,6 +31,8 @@ def run(life: FaultLife) -> None:
         _bitrot(life)
     elif life.fault.kind in ("full", "worn"):
         _refuse(life)
+    elif life.fault.kind == "pressure":
+        _pressure(life)
     else:
         _clock(life)
 
@@ -86,6 +88,23 @@ def _refuse(life: FaultLife) -> None:
     life.proof(all(refused.values()), evidence)
     life.bed.conditions.refuse(life.boards, "", (), 0)
     life.note(FaultStage.HEALED, life.boot_evidence([board for board in life.boards if refused[board]], boots))
+
+
+def _pressure(life: FaultLife) -> None:
+    """The heap is full; a board that met it stops, says so, and starts anew when there is room."""
+    parameters = life.fault.parameters
+    boots = life.bed.watch.boots(life.boards)
+    from_ns = life.bed.now_ns()
+    kib = int(parameters.get("kib", 8))
+    life.bed.conditions.press(life.boards, kib, int(parameters["draw"]))
+    life.note(FaultStage.APPLIED, {"kib_left": kib, "last_boots": boots})
+    life.last()
+    pressed = life.bed.conditions.pressed(life.boards)
+    told = {board: life.bed.watch.degraded(board, from_ns) for board in life.boards}
+    evidence = {board: {"pressed": pressed[board], "the_board_said": told[board]} for board in life.boards}
+    life.proof(all(pressed.values()), evidence)
+    life.bed.conditions.press(life.boards, None, 0)
+    life.note(FaultStage.HEALED, life.boot_evidence([board for board in life.boards if told[board]], boots))
 
 
 def rotten(headers: Sequence[bytes], bits: int, draw: int) -> list[tuple[int, int]]:

@@ -197,7 +197,7 @@ class Storage(Protocol):
 
 
 class Conditions(Protocol):
-    """What a board's clock and flash are like, beyond having power."""
+    """What a board's clock, flash and heap are like, beyond having power."""
 
     supports: Mapping[str, Support]
 
@@ -217,6 +217,17 @@ class Conditions(Protocol):
 
     def refused(self, boards: Sequence[str]) -> dict[str, int]:
         """How many operations went wrong since `refuse`."""
+        ...
+
+    def press(self, boards: Sequence[str], kib: int | None, draw: int) -> None:
+        """Take up the heap of these boards but for so much, in their current life; None gives it back.
+
+        draw: what is left open is drawn by it, such as what fails first where no heap can be measured.
+        """
+        ...
+
+    def pressed(self, boards: Sequence[str]) -> dict[str, int]:
+        """Whether the heap was taken since `press`: by how many pieces, or how many requests it refused."""
         ...
 
     def heal(self) -> list[str]:

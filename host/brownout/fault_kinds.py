@@ -228,11 +228,18 @@ _ROWS = (
         lasts=False,
         parameters=(Parameter("ms", "integer", 20, 3_600_000, required=True, unit="milliseconds"),),
     ),
+    FaultKind(
+        "pressure",
+        "memory",
+        "the heap of the boards is taken up but for so much, until the fault heals or they start anew",
+        "one",
+        parameters=(Parameter("kib", "integer", 0, 128, default=8, unit="kibibytes"),),
+    ),
 )
 
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
 MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
-CONDITIONS = ("bitrot", "full", "worn", "skew", "drift", "jump")  # of flash and clock; see conditions.py
+CONDITIONS = ("bitrot", "full", "worn", "skew", "drift", "jump", "pressure")  # of flash, clock, heap; see conditions.py
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
 _CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *MALICE, *CONDITIONS)
 NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in _CHOSEN)

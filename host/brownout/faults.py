@@ -218,8 +218,8 @@ class Planner:
         )
 
     def _conditions(self, spec: FaultSpec) -> dict[str, Any]:
-        """What faults of flash and clock have drawn by the seed; a drift that nobody could see is refused."""
-        if spec.kind == "bitrot":
+        """What faults of flash, clock and heap have drawn by the seed; a drift that nobody could see is refused."""
+        if spec.kind in ("bitrot", "pressure"):
             return {"draw": self.random.getrandbits(32)}
         if spec.kind == "worn":
             drawn = self.random.sample(range(32), int(spec.parameters.get("sectors", 24)))

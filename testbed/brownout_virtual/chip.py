@@ -223,6 +223,7 @@ class Chip:
             "exit": self._exit,
             "reset_cause": self._cause,
             "flash": self.control.counters(),
+            "held": self.control.held(),
             "armed": self.control.armed(),
             "cut": self._cut,
             "fault": self._fault,

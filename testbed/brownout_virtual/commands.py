@@ -18,6 +18,7 @@ from .process import CommandError, LabError
 from .proxy import Proxy
 
 MAX_NUMBER = 2**31 - 1
+MOST_KIB = 128  # of heap to leave
 
 HELP = """\
 power off|on|cycle|state BOARD...            switch boards, or read their switches back
@@ -34,6 +35,8 @@ flash refuse WAY MASK AFTER BOARD...         let erases and programs of the jour
 flash flip BITS BOARD...                     turn over bits of the journal; BITS: POSITION.BIT,POSITION.BIT,...
 clock adjust PPM MS BOARD...                 let clocks run so much faster, and be so much further ahead
 clock reset BOARD...                         let clocks run as they should; they stay as far ahead as they are
+memory press KIB BOARD...                    take up the boards' heap but for KIB (0 to 128), in their current life
+memory release BOARD...                      give it back
 status                                       everything at once
 shutdown                                     end the lab
 `all` stands for every board."""
@@ -67,6 +70,7 @@ class Commands:
             "cable": self._cable,
             "flash": self._flash,
             "clock": self._clock,
+            "memory": self._memory,
             "status": self._status,
             "shutdown": self._shutdown,
             "help": self._help,
@@ -218,6 +222,18 @@ class Commands:
                 chip.control.set_clock(0, was["ms"])
             answer[chip.name] = {"was": was, "clock": chip.control.clock()}
         return answer
+
+    async def _memory(self, words: Sequence[str]) -> Any:
+        action = _choose("memory", words, ("press", "release"))
+        if action == "press" and len(words) < 3:
+            raise CommandError("memory press takes KIB BOARD...")
+        kib = _number(words[1]) if action == "press" else None
+        if kib is not None and kib > MOST_KIB:
+            raise CommandError(f"memory press: {kib} is not a whole number from 0 to {MOST_KIB}")
+        boards = self._boards(words[2:] if action == "press" else words[1:])
+        for chip in boards:
+            chip.control.press(kib)
+        return _states(boards)
 
     async def _status(self, words: Sequence[str]) -> Any:
         return await self._lab.status()

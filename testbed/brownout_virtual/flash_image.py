@@ -147,10 +147,13 @@ class ControlPage:
     # place in WAYS, sectors of the journal as bits, the journal's operation from which on, how many went wrong
     _REFUSE = struct.Struct("<IIII")
     _REFUSE_AT = _CLOCK_AT + _CLOCK.size
+    # number of the wish (of 256) << 8 | KiB of heap to leave + 1 (0: all), and how many of it the boot ROM has taken
+    _MEMORY = struct.Struct("<II")
+    _MEMORY_AT = _REFUSE_AT + _REFUSE.size
 
     def __init__(self, image: Path) -> None:
         self.path = control_path(image)
-        size = self._REFUSE_AT + self._REFUSE.size
+        size = self._MEMORY_AT + self._MEMORY.size
         known = self.path.read_bytes() if self.path.exists() else b""
         if len(known) != size:  # one of an earlier release lacks what came later
             self.path.write_bytes(known[:size].ljust(size, b"\0"))
@@ -191,6 +194,18 @@ class ControlPage:
     def set_clock(self, ppm: int, ms: int) -> None:
         """Let the clock run so much too fast and be so far ahead; the board obeys when it next looks at it."""
         os.pwrite(self._file, self._CLOCK.pack(ppm, ms), self._CLOCK_AT)
+
+    def press(self, kib: int | None) -> None:
+        """Let the board's ROM take up its heap but for so much, until a release (None) or the board's next start."""
+        word, held = self._MEMORY.unpack(os.pread(self._file, self._MEMORY.size, self._MEMORY_AT))
+        number = ((word >> 8) + 1) & 0xFF
+        left = 0 if kib is None else kib + 1
+        held = held if kib is None else 0
+        os.pwrite(self._file, self._MEMORY.pack(number << 8 | left, held), self._MEMORY_AT)
+
+    def held(self) -> int:
+        """How many pieces of heap of 1 KiB were taken for the last press."""
+        return int(self._MEMORY.unpack(os.pread(self._file, self._MEMORY.size, self._MEMORY_AT))[1])
 
     def refuse(self, way: str, sectors: int, after: int) -> None:
         """Let erases and programs of these sectors of the journal go wrong, from so many operations from now on."""

@@ -41,6 +41,7 @@ def test_the_shipped_campaigns_are_those_that_were_promised() -> None:
         "torn-write",
         "broker-loss",
         "bitrot",
+        "pressure",
         "clocks",
         "full-flash",
         "wiped-voter",

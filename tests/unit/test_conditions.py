@@ -11,6 +11,7 @@ from brownout.document import Table, parse_document
 from brownout.faults import plan
 from brownout.rig import load_rig
 from brownout.sim.flash import SimFlash
+from brownout.sim.runs import simulate
 from brownout_node.core import codec, schema
 from brownout_node.core.config import Config
 from brownout_node.core.errors import JournalError
@@ -106,6 +107,26 @@ def test_a_write_that_did_not_happen_is_an_error_and_the_old_value_stands(way: s
     journal.open()
     journal.append([(schema.JOURNAL_LOG, b"at last")])
     assert journal.get(schema.JOURNAL_LOG) == b"at last"
+
+
+def test_under_pressure_boards_stop_say_so_and_come_back_and_nothing_is_lost() -> None:
+    fault = "kind = 'pressure'\nselect = ['b2']\nat_s = 1\nfor_s = 2"
+    run = simulate(plan(campaign(fault), SIM, 3), SIM)
+    assert run.verdict == "valid"
+    told = [event for event in run.history.events if event.kind == "degraded"]
+    assert [(event.board, event.boot, event.fields["reason"]) for event in told] == [("b2", 1, "memory")]
+    released_ns = next(record.at_ns for record in run.history.faults if record.stage == "proven")
+    boots = [event for event in run.history.events if event.kind == "boot" and event.board == "b2"]
+    assert [event.boot for event in boots] == [1, 2]
+    assert boots[1].received_ns > released_ns  # it waited for room, and did not start into the pressure
+    statuses = {operation.status for operation in run.history.operations}
+    assert "busy" in statuses
+
+
+def test_the_same_seed_fails_the_same_request() -> None:
+    fault = campaign("kind = 'pressure'\nselect = ['b2']\nat_s = 1\nfor_s = 2")
+    first, again, other = (simulate(plan(fault, SIM, seed), SIM).trace_hash for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def degraded(error: Exception) -> tuple[Degraded, Journal, SimFlash]:

@@ -1,7 +1,8 @@
-"""Clocks and flash of the virtual lab's boards, beyond having power.
+"""Clocks, flash and heap of the virtual lab's boards, beyond having power.
 
 labctl clock adjust PPM MS BOARD...    labctl clock reset BOARD...
 labctl flash refuse WAY MASK AFTER BOARD...
+labctl memory press KIB BOARD...       labctl memory release BOARD...
 labctl flash headers BOARD             labctl flash flip BITS BOARD    BITS: position.bit,position.bit,...
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ..contracts import Support
 from ..labctl import LabControl
 
-KINDS = ("bitrot", "full", "worn", "skew", "drift", "jump")
+KINDS = ("bitrot", "full", "worn", "skew", "drift", "jump", "pressure")
 MOST_BITS = 500  # of one command line
 
 
@@ -46,8 +47,17 @@ class VirtualConditions:
         answer = self._control.ask_by_board(list(boards), "power", "state")
         return {board: int(answer[board]["flash"]["refused"]) for board in boards}
 
+    def press(self, boards: Sequence[str], kib: int | None, draw: int) -> None:
+        words = ("release",) if kib is None else ("press", str(kib))
+        self._control.ask_by_board(list(boards), "memory", *words)
+
+    def pressed(self, boards: Sequence[str]) -> dict[str, int]:
+        answer = self._control.ask_by_board(list(boards), "power", "state")
+        return {board: int(answer[board]["held"]) for board in boards}
+
     def heal(self) -> list[str]:
         self._control.ask("flash", "refuse", "none", "0", "0", "all")
+        self._control.ask("memory", "release", "all")
         answer = self._control.ask("clock", "reset", "all")
         wrong = [board for board, found in answer.items() if found["was"]["ppm"]]
         return [f"clocks run as they should: {', '.join(wrong)}"] if wrong else []

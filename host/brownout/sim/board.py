@@ -107,6 +107,8 @@ class SimBoard:
         self.last_output_ns = 0
         self.drift_ppm = 0
         self.ahead_ms = 0
+        self.requests_left: int | None = None  # for memory, until one fails; None: there is enough
+        self.requests_refused = 0  # since the last press
         self._about = about
         self.release = 1
         self._random = Random(f"{seed} board {name}")
@@ -159,6 +161,7 @@ class SimBoard:
         self.node = None
         self.connected = False
         self._effects_left = -1
+        self.requests_left = None
 
     def _boot(self, life: int, cause: str) -> None:
         if life != self.life:
@@ -223,6 +226,23 @@ class SimBoard:
         self.drift_ppm += ppm
         self.ahead_ms += ms
 
+    # Memory.
+
+    def press(self, after: int | None) -> None:
+        """Let a request for memory fail after so many, in this life; None: there is enough again."""
+        if after is not None:
+            self.requests_refused = 0
+        self.requests_left = after if self.node is not None or after is None else None
+
+    def _request(self) -> None:
+        """Here a board asks for memory: for a message, for a tick's work, for what a step writes and sends."""
+        if self.requests_left is None or isinstance(self.node, Degraded):
+            return
+        if self.requests_left == 0:
+            self.requests_refused += 1
+            raise MemoryError
+        self.requests_left -= 1
+
     def _tick(self, life: int) -> None:
         if life != self.life or self.halted:
             return
@@ -243,15 +263,18 @@ class SimBoard:
             self._work(False)
         telemetry.flush(self.now_ms())
 
-    def _degrade(self, error: JournalError) -> None:
-        """shell.py's: the flash has failed, so the node does nothing any more."""
+    def _degrade(self, error: JournalError | MemoryError) -> None:
+        """shell.py's: the flash or the heap has failed, so the node does nothing any more."""
         if self.node is None or isinstance(self.node, Degraded):
             self._crash(error)
             return
-        self.degraded.append(str(error))
-        self.node = Degraded(self.node, self.journal, error, self.telemetry.sequence, lambda: True)
+        self.degraded.append(str(error) or "memory")
+        self.node = Degraded(self.node, self.journal, error, self.telemetry.sequence, self._has_room)
         self.node.handle(schema.TRAP, self._on_trap)
         self._work(False)
+
+    def _has_room(self) -> bool:
+        return self.requests_left is None
 
     def _maintain(self) -> bool:
         assert self.journal is not None
@@ -303,14 +326,16 @@ class SimBoard:
                 self._received += len(inbox)
                 self._depart_ns += len(inbox) * self._work_ns
                 for source, data in inbox:
+                    self._request()
                     node.receive(source, data, now_ms)
             if tick:
+                self._request()
                 node.tick(now_ms)
             eventful = step(node, self, self._send, self.telemetry.add, self._after)
         except PowerLost:
             self.power_off("power failed in the middle of a step")
             return
-        except JournalError as error:
+        except (JournalError, MemoryError) as error:
             self._degrade(error)
             return
         except _Halted:
@@ -340,10 +365,12 @@ class SimBoard:
 
     def append(self, records: list[tuple[int, bytes | None]]) -> None:
         self._effect()
+        self._request()
         assert self.journal is not None
         self.journal.append(records)
         self._depart_ns += self.flash.busy_ns
         self.flash.busy_ns = 0
+        self._request()
         self._effect()
 
     def _effect(self) -> None:
@@ -354,6 +381,7 @@ class SimBoard:
 
     def _send(self, to: int, data: bytes) -> None:
         self._effect()
+        self._request()
         if to >= schema.FIRST_CLIENT:
             self.world.reply(self, to, data, self._depart_ns)
         else:

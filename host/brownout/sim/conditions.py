@@ -1,12 +1,15 @@
-"""What simulated boards' clocks and flash are like: the switch for faults of them. Must not draw anything."""
+"""What simulated boards' clocks, flash and heap are like: the switch for faults of them. Must not draw anything."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from random import Random
 
 from ..contracts import Support
 from .board import SimBoard
 from .flash import BLOCK_BYTES
+
+MOST_REQUESTS = 64  # for memory, before one fails
 
 
 class SimConditions:
@@ -40,12 +43,24 @@ class SimConditions:
     def refused(self, boards: Sequence[str]) -> dict[str, int]:
         return {board: self._boards[board].flash.refused for board in boards}
 
+    def press(self, boards: Sequence[str], kib: int | None, draw: int) -> None:
+        for board in boards:
+            # No heap is modelled: the board goes on for a while, and then one request for memory fails.
+            after = None if kib is None else Random(f"{draw} {board}").randrange(MOST_REQUESTS)
+            self._boards[board].press(after)
+
+    def pressed(self, boards: Sequence[str]) -> dict[str, int]:
+        return {board: self._boards[board].requests_refused for board in boards}
+
     def heal(self) -> list[str]:
         healed = []
         for name, board in self._boards.items():
             if board.flash.way:
                 board.flash.refuse("", frozenset(), 0)
                 healed.append(f"flash works again: {name}")
+            if board.requests_left is not None:
+                board.press(None)
+                healed.append(f"memory is free again: {name}")
             if board.drift_ppm:
                 board.adjust_clock(-board.drift_ppm, 0)
                 healed.append(f"clock runs as it should: {name}")

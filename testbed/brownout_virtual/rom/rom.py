@@ -9,10 +9,11 @@ The supervisor (chip.py) hands over three open files: the flash, the control pag
 The control page, little-endian u32: cut at operation (0: never), after byte | programs and erases of the file
 system's part, programs and erases of the journal's part | signed: parts per million that the clock is too fast,
 milliseconds that it is ahead | how the journal's erases and programs go wrong (0 not, 1 no space, 2 input or output
-error, 3 silently), sectors as bits, from the journal's so many-th operation on, how many did. flash_image.py knows the
-same layout.
+error, 3 silently), sectors as bits, from the journal's so many-th operation on, how many did | a wish about the heap:
+its number << 8 | KiB to leave + 1 (0: all), how many KiB are taken for it. flash_image.py knows the same layout.
 """
 
+import gc
 import os
 import struct
 import sys
@@ -179,6 +180,8 @@ def ticks_ms():
     file.seek(24)
     file.readinto(_words)
     ppm, ahead = struct.unpack("<ii", _words)
+    if _words[25] != _memory[0] or _memory[1]:
+        press(file)
     now = time.ticks_us()
     elapsed = time.ticks_diff(now, _clock[0])
     _clock[0] = now
@@ -187,7 +190,32 @@ def ticks_ms():
     return _clock[2]
 
 
-_words = bytearray(8)
+def press(file):
+    """Take up the heap as the last wish has it, or give it back; a wish that was there at the start is of another life.
+
+    What becomes garbage later is taken too, piece by piece, until no more than so much can be free.
+    """
+    if _words[25] != _memory[0]:
+        _memory[0] = _words[25]
+        _memory[1] = _words[24]
+        _memory[2] = None
+        _memory[3] = 0
+        gc.collect()
+    try:
+        while _memory[1] and gc.mem_free() > _memory[1] * 1024:
+            _memory[2] = (bytearray(1024), _memory[2])
+            _memory[3] += 1
+    except MemoryError:
+        return  # what is left is in smaller pieces
+    finally:
+        if _memory[1]:
+            struct.pack_into("<I", _words, 28, _memory[3])
+            file.seek(52)
+            file.write(memoryview(_words)[28:32])
+
+
+_words = bytearray(32)
+_memory = [0, 0, None, 0]  # the last wish's number, KiB to leave + 1, pieces taken and their number
 _clock = [time.ticks_us(), 0, 0]  # when looked at, microseconds by the board's oscillator, what was told
 
 
@@ -211,6 +239,9 @@ def start(argv):
     reset_cause = argv[8]
     power = open(pipe, "wb")
     flash = Flash(open(file, "r+b"), open(control, "r+b"), blocks, journal_blocks, timings)
+    flash.control.seek(24)
+    flash.control.readinto(_words)
+    _memory[0] = _words[25]
     mount(flash.filesystem)
     del argv[1:]
     sys.modules["brownout_rom"] = sys.modules.pop("rom")
