@@ -73,7 +73,9 @@ def test_python_examples_run(page: Path, interpreter: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("page", TOML_PAGES, ids=name_of)
 def test_campaigns_and_rigs_in_pages_parse(page: Path, tmp_path: Path) -> None:
-    for _file, text in blocks(page, "toml"):
+    for file, text in blocks(page, "toml"):
+        if file:
+            continue  # it names files beside it: test_tutorial.py runs it with them
         path = tmp_path / "campaign.toml"
         path.write_text(text, encoding="utf-8")
         if text.startswith("[rig]"):
