@@ -210,9 +210,9 @@ class _Drawing:
         return FaultSpec("core", self.random.choice(kinds), self.faulty_s, for_s, select="minority")
 
     def _progress_s(self) -> float:
-        """How soon things have to go on. Blocks come at random, so a chain keeps the bound that its campaign gives."""
+        """How soon things have to go on. Blocks come at random, so a chain has twice the time."""
         if "work" in self.campaign.protocols:
-            return self.campaign.checks.progress_within_s
+            return 2 * PROGRESS_WITHIN_S
         return PROGRESS_WITHIN_S
 
     # Everything else.
