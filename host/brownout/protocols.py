@@ -56,7 +56,10 @@ _owners: dict[tuple[str, Any], str] = {}  # (table, number or name) -> the file 
 
 
 def _take_rows(place: str, module: Any) -> None:
-    """Put a module's rows into the tables. UsageError where a number or a name is taken."""
+    """Put a module's rows into the tables. UsageError where a number or a name is taken, or an event has a list."""
+    for row in getattr(module, "EVENTS", ()):
+        if "[" in row[2]:
+            raise UsageError(f"{place}: EVENTS: {row[1]!r} has a list; the host reads flat events, emit one an element")
     for table in ("MESSAGES", "EVENTS", "OPERATIONS"):
         for row in getattr(module, table, ()):
             for key in row[:2]:

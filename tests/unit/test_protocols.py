@@ -134,6 +134,7 @@ def told(folder: Path) -> list[list]:
     [
         ("MESSAGES = ((32, 'mine', 'count:u'),)", "rows.py: MESSAGES: 32 is taken by schema.py; take another"),
         ("EVENTS = ((230, 'boot', 'count:u'),)", "rows.py: EVENTS: 'boot' is taken by schema.py"),
+        ("EVENTS = ((230, 'seen', 'rings:[u]8'),)", "rows.py: EVENTS: 'seen' has a list; the host reads flat events"),
         ("OPERATIONS = ((1, 'bump'),)", "rows.py: OPERATIONS: 1 is taken by schema.py"),
         ("Rows.operations = (251,)", "rows.py: operation 251 has no row"),
         ("del PROTOCOL", "rows.py: not a protocol; it has to name its class PROTOCOL"),
