@@ -57,6 +57,38 @@ def test_the_report_renders_offline(tmp_path: Path) -> None:
     assert "height 20 was decided differently" in document
 
 
+HANDS = f"<script>{(Path(__file__).parent / 'report_hands.js').read_text(encoding='utf-8')}</script></head>"
+
+
+@pytest.mark.system
+@pytest.mark.needs("chromium")
+def test_the_diagram_is_drawn_zoomed_filtered_and_shows_the_evidence(tmp_path: Path) -> None:
+    world = eventful(operations=60)
+    world.change(is_event("b4", "decided", height=20), value_id="f" * 16)
+    folder = save(world.history(), tmp_path)
+    check_run(folder)
+    probed = tmp_path / "probed.html"
+    probed.write_text(write_report(folder).read_text(encoding="utf-8").replace("</head>", HANDS), encoding="utf-8")
+    dump = ("--window-size=1240,900", "--virtual-time-budget=20000", "--dump-dom")
+    document = browse(tmp_path / "profile", *dump, probed.as_uri())
+    assert 'data-told="' in document, "the hands did not get to their end"
+    told = dict(part.split("=", 1) for part in document.split('data-told="')[1].split('"')[0].split(" "))
+    assert told["failures"] == ""
+    assert int(told["inks"]) > 12
+    shown, links, view = (told["all"].split("/")[place] for place in range(3))
+    assert int(shown) > 300 and int(links) > 100
+    began, ended = map(int, view.split("-"))
+    start, end = map(int, told["zoomed"].split("/")[2].split("-"))
+    assert began == 0 and end - start == pytest.approx(ended / 2, abs=2)
+    assert int(told["two"].split("/")[0]) < int(told["filtered"].split("/")[0]) < int(shown)
+    near, far = map(int, told["evidence"].split("/")[2].split("-"))
+    assert far - near < ended / 5 and int(told["proofs"]) >= 2
+    assert told["copy"].startswith("--board_b") and told["copy"].endswith("s")
+    assert "_b" in told["said"] and "event" in told["said"]
+    saved = [part.split(":") for part in told["saved"].split(",")]
+    assert len(saved) == 6 and all(name.endswith(".png") and int(size) > 3000 for name, size in saved)
+
+
 @pytest.mark.system
 @pytest.mark.needs("chromium")
 def test_the_report_can_be_looked_at(tmp_path: Path) -> None:

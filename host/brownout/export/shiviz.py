@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..analysis.causality import cause_of, name_of
 from ..history import BoardEvent, History, Operation, Outcome
 from ..store import load
 
@@ -60,21 +61,10 @@ def _of_board(event: BoardEvent, names: dict[int, str]) -> Step:
     fields: dict[str, Any] = dict(event.fields)
     told = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
     step = Step(event.board, f"{event.kind} {told}".replace("\n", " "), event.received_ns)
-    proposal = (fields.get("height"), fields.get("round"), fields.get("value_id"))
-    request = (fields.get("client"), fields.get("request"))
-    if event.kind == "written":
-        step.name = ("written", event.board, fields["stamp"])
-    elif event.kind == "merged":
-        step.causes.append(("written", names.get(fields["writer"]), fields["stamp"]))
-    elif event.kind == "proposed":
-        step.name = ("proposed", *proposal)
-    elif event.kind in ("prevoted", "precommitted") and fields["value_id"] is not None:
-        step.causes.append(("proposed", *proposal))
-    elif event.kind == "submitted":
-        step.causes.append(("invoked", *request))
-    elif event.kind == "applied":
-        step.name = ("applied", event.board, *request)
-        step.causes.append(("invoked", *request))
+    step.name = name_of(event.board, event.kind, fields)
+    cause = cause_of(event.kind, fields, names)
+    if cause is not None:
+        step.causes.append(cause)
     return step
 
 

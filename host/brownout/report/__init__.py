@@ -1,20 +1,22 @@
 """Writes a run's report: one `report.html` that opens offline, verdict and evidence first.
 
 Reads a run's folder and its verdict; judges only where no verdict was written yet. The page holds everything it needs
-(drawings, style, a script of a few lines), fetches nothing, and says in tables what its drawings show.
+(drawings, the events, style, scripts), fetches nothing, and says in tables what its drawings show.
 """
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from ..analysis.record import Record
 from ..checkers import judge
 from ..checkers.run import Run
 from ..store import REPORT, VERDICT, load, read_document
-from . import figures, page
+from . import diagram, figures, page
 
 __all__ = ["write_report"]
 
@@ -50,8 +52,14 @@ def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
         "convergence": figures.convergence_figure(run),
         "latency": figures.latency_figure(run),
     }
+    with Record(folder) as record:
+        drawn = diagram.document(record, evidence)
     return environment.get_template("page.html").render(
-        style=(Path(__file__).parent / "style.css").read_text(encoding="utf-8"),
+        style=_part("style.css"),
+        pens=_part("pens.js"),
+        script=_part("diagram.js"),
+        folder=shlex.quote(str(folder)),
+        diagram=_of_diagram(drawn),
         manifest=run.history.manifest,
         verdict=verdict,
         checks=checks,
@@ -70,3 +78,18 @@ def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
         counters=page.counters(folder),
         drawings=drawings,
     )
+
+
+def _part(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _of_diagram(document: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of the diagram, and its data."""
+    return {
+        "packed": diagram.packed(document),
+        "one_in": document["one_in"],
+        "count": document["count"],
+        "proofs": len(document["evidence"]),
+        "groups": [name for name in (*diagram.GROUPS, "other") if name in document["groups"]],
+    }
