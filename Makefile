@@ -53,7 +53,7 @@ lint: setup
 	$(BIN)/python tools/lint_firmware.py
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 campaigns: setup
 	$(BIN)/python tools/campaigns.py --seeds $(SEEDS)

@@ -44,8 +44,8 @@ BUGS = (
         "core/vote.py",
         (
             (
-                "return 2 * weight > self.node.config.total_weight",
-                "return 2 * weight >= self.node.config.total_weight - 1",
+                "return 2 * weight > self.total_weight",
+                "return 2 * weight >= self.total_weight - 1",
             ),
         ),
     ),

@@ -20,10 +20,13 @@ IN_THE_SIMULATOR = {
     "byzantine-coalition",
     "commit-non-blocking",
     "fail-over",
+    "flapping-power",
     "lifeguard",
     "mirror",
+    "proposer-kill",
     "sampling",
     "stake",
+    "wiped-voter",
     "work",
 }
 SEED = 1

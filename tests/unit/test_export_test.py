@@ -12,7 +12,7 @@ import pytest
 from brownout.cli import main
 
 BROWNOUT = [sys.executable, "-c", "from brownout.cli import main; raise SystemExit(main())"]
-QUORUM = "return 2 * weight > self.node.config.total_weight"
+QUORUM = "return 2 * weight > self.total_weight"
 ONE_SHORT = "return 2 * weight >= self.node.config.total_weight - 1"
 CAMPAIGN = """
 [campaign]

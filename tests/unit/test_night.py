@@ -39,8 +39,8 @@ def test_all_that_were_chosen_take_turns_and_the_counts_come_at_the_end(root: Pa
 @pytest.mark.parametrize(
     ("old", "new", "crashes"),
     [
-        ("return 2 * weight > self.node.config.total_weight", "return 2 * weight >= 2", 0),
-        ("return 2 * weight > self.node.config.total_weight", "return weight.total > 0", 1),
+        ("return 2 * weight > self.total_weight", "return 2 * weight >= 2", 0),
+        ("return 2 * weight > self.total_weight", "return weight.total > 0", 1),
     ],
 )
 def test_what_breaks_is_counted_and_can_be_replayed(
