@@ -294,7 +294,8 @@ def test_a_board_without_a_file_system_says_so_and_stops(lab: Lab, open_port: An
 
 def test_the_boot_rom_leaves_the_heap_to_the_firmware(lab: Lab) -> None:
     used = int(lab.mpremote("counter", "exec", "import gc; gc.collect(); print(gc.mem_alloc())"))
-    assert used < 12_000  # 1,000 of it for faults of clocks and memory; an empty interpreter takes 2,000, a mounted LittleFS 2,600, what mpremote sent 300
+    # 1,000 of it for faults of clocks and memory; an empty interpreter takes 2,000,
+    assert used < 12_000  # a mounted LittleFS 2,600, what mpremote sent 300
 
 
 # Cable.
