@@ -127,6 +127,13 @@ class Hand:
         What they had promised before is kept. also: protocols beside those that they have. RigError names every board
         that could not be flashed.
         """
+        targets = self.flash_targets(boards, also)
+        results = flash(targets, rescue=lambda board: self.power.reset([board]), progress=progress)
+        raise_failures(results)
+        return results
+
+    def flash_targets(self, boards: Sequence[str] | None = None, also: Sequence[str] = ()) -> list[FlashTarget]:
+        """What `flash` puts onto the boards."""
         whole = by_hand(self.rig)
         roster = [[board.board, board.name, board.weight] for board in whole]
         chosen = [board for board in whole if boards is None or board.name in boards]
@@ -134,14 +141,11 @@ class Hand:
         current = incarnation.read(self.lab.directory) if kept else incarnation.Incarnation()
         loaded = (*current.protocols, *(name for name in also if name not in current.protocols))
         settings = current.settings | ({"protocols": list(loaded)} if also else {})
-        targets = self.targets(
+        return self.targets(
             chosen,
             lambda board: self.configuration(board, roster, cluster=current.cluster, seed=0, **settings),
             protocols=loaded,
         )
-        results = flash(targets, rescue=lambda board: self.power.reset([board]), progress=progress)
-        raise_failures(results)
-        return results
 
     def targets(
         self,

@@ -21,6 +21,7 @@ BLOCK_BYTES = 4096
 CACHE_BYTES = 1024  # no part of the format
 DISK_VERSION = 0x00020000  # which every MicroPython mounts
 FEWEST_BLOCKS = 8
+JOURNAL_BLOCKS = 32  # as brownout_node.ports.common has it
 
 
 def _littlefs() -> Any:
