@@ -9,6 +9,7 @@ with 1 if any run is not valid. Must not judge: verdicts are the checkers'.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -49,8 +50,8 @@ def on_bench(boards: int, gateways: int, names: list[str], seeds: list[int], out
     with tempfile.TemporaryDirectory(prefix="brownout-bench-") as folder:
         directory = Path(folder) / "bench"
         every = [f"b{number}" for number in range(1, boards + 1)]
-        bench_process.up(directory, bench_process.BenchOptions(gateways=bench_process.spread(every, gateways)))
         try:
+            bench_process.up(directory, bench_process.BenchOptions(gateways=bench_process.spread(every, gateways)))
             rig = read_rig(directory / "rig.toml")
             return [carry_out(name, rig, seed, out) for name in names for seed in seeds]
         finally:
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=(*SMALL, *LARGE), default=[*SMALL, *LARGE])
     parser.add_argument("--out", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the bench is taken down
     verdicts = on_bench(7, 2, [name for name in arguments.only if name in SMALL], arguments.seeds, arguments.out)
     verdicts += on_bench(50, 4, [name for name in arguments.only if name in LARGE], arguments.seeds, arguments.out)
     print(f"{sum(verdicts)} valid, {len(verdicts) - sum(verdicts)} not")

@@ -56,8 +56,9 @@ class BoardBridge(asyncio.Protocol):
         self._end()
 
     async def _stay_connected(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        # Python 3.11's wait_for may swallow a cancellation that comes together with what it waits for (mended in 3.12).
+        while self._task is task:
             self._ended.clear()
             try:
                 key = broker_keys.find(*self._address)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from .telemetry import Telemetry
 
 LOOK_EVERY_S = 0.05  # at paths that have gone or come
 CALL_WITHIN_S = 10.0
+OPEN_WITHIN_S = 2.0  # more for each port: one behind a gateway is opened through its tunnel
 
 Result = TypeVar("Result")
 LineCallback = Callable[[str, str], None]
@@ -30,7 +32,8 @@ class SerialHub:
     """ports: board -> path of its serial port. bridged: board -> (host, port) of the broker's end of its link.
 
     directory: where `<board>.log` files go. on_line(board, text): each line of console text. clock: as telemetry's.
-    on_sent(message): what the host says to a board by its cable.
+    on_sent(message): what the host says to a board by its cable. call_within_s: how long a question to the
+    thread of the cables may take; one that takes longer is a RigError, and is not carried out later.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class SerialHub:
         clock: Callable[[], int] = time.monotonic_ns,
         baud_rate: int = 115200,
         on_sent: Callable[[bytes], None] | None = None,
+        call_within_s: float = CALL_WITHIN_S,
     ) -> None:
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="serial hub", daemon=True)
         self._look: asyncio.TimerHandle | None = None
         self._closed = False
+        self._call_within_s = call_within_s
         self.cables: dict[str, Cable] = {}
         self.bridges: dict[str, BoardBridge] = {}
         for board, path in ports.items():
@@ -68,7 +73,7 @@ class SerialHub:
         """Open every port. RigError, with all of them closed again, if one is missing or in use."""
         self._thread.start()
         try:
-            self._call(self._open_all)
+            self._call(self._open_all, self._call_within_s + OPEN_WITHIN_S * len(self.cables))
         except RigError:
             self.close()
             raise
@@ -78,9 +83,13 @@ class SerialHub:
             return
         self._closed = True
         if self._thread.is_alive():
-            self._call(self._close_all)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(CALL_WITHIN_S)
+            try:
+                self._call(self._close_all)
+            finally:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join(self._call_within_s)
+            if self._thread.is_alive():
+                raise self._late("end")
             self._loop.run_until_complete(self._settle())
         self._loop.close()
 
@@ -155,15 +164,32 @@ class SerialHub:
             cable.look()
         self._look = self._loop.call_later(LOOK_EVERY_S, self._look_at_paths)
 
-    def _call(self, function: Callable[[], Result]) -> Result:
-        """Run a function in the hub's thread and return what it returns; not from a callback in that thread."""
+    def _call(self, function: Callable[[], Result], within_s: float | None = None) -> Result:
+        """Run a function in the hub's thread and return what it returns; not from a callback in that thread.
+
+        RigError where the thread does not get to it in time; it is not run any more then.
+        """
         future: Future[Result] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
 
         self._loop.call_soon_threadsafe(run)
-        return future.result(CALL_WITHIN_S)
+        try:
+            return future.result(self._call_within_s if within_s is None else within_s)
+        except FutureTimeoutError:
+            if future.done():
+                raise  # what the function itself met
+            future.cancel()
+            raise self._late("answer") from None
+
+    def _late(self, what: str) -> RigError:
+        return RigError(
+            f"serial cables: the thread of {len(self.cables)} ports did not {what} within {self._call_within_s:g} s;"
+            " this host or a gateway is too slow for so many boards: try fewer, or look for what else runs there"
+        )

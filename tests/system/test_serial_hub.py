@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 import time
 import tty
 
@@ -88,8 +89,7 @@ class Bench:
         self.hub = SerialHub(
             *("bed", 1, ports, self.telemetry),
             directory=self.directory / "serial",
-            on_line=lambda board, text: self.lines.append((board, text)),
-            **more,
+            **{"on_line": lambda board, text: self.lines.append((board, text)), **more},
         )
         self.hub.start()
         return self.hub
@@ -156,6 +156,25 @@ def test_a_port_that_is_missing_or_in_use_is_a_rig_error(bench):
     open_port(str(bench.boards["b1"].path), 115200).close()
     bench.hub.reclaim("b1")
     assert bench.hub.is_open("b1")
+
+
+def test_a_thread_of_cables_that_is_held_up_is_a_rig_error_and_the_question_is_not_carried_out_later(bench):
+    held, free = threading.Event(), threading.Event()
+
+    def hold(board, text):
+        held.set()
+        assert free.wait(20.0)
+
+    hub = bench.start(call_within_s=1.0, on_line=hold)
+    bench.boards["b1"].say(b"hello\r\n")
+    assert held.wait(5.0)
+    try:
+        with pytest.raises(RigError, match=r"2 ports did not answer within 1 s.*try fewer"):
+            hub.release("b2")
+    finally:
+        free.set()
+    wait_until(lambda: hub.counts() is not None, "the thread answers again")
+    assert hub.is_open("b2")
 
 
 def test_a_port_that_vanishes_is_opened_again_when_it_is_back(bench):
