@@ -223,10 +223,13 @@ class Shell:
             await self._eventful.wait()
             self._eventful.clear()
             await asyncio.sleep_ms(_TELEMETRY_DELAY_MS)
-            try:
-                self._telemetry.flush(self.now())
-            except MemoryError as error:
-                self._degrade(error)
+            self._tell()
+
+    def _tell(self):
+        try:
+            self._telemetry.flush(self.now())
+        except MemoryError as error:
+            self._degrade(error)
 
     # The controller's own messages.
 
@@ -299,7 +302,7 @@ class Shell:
                 self.node.emit(schema.LOST_EVENTS, self._telemetry.lost)
                 self._telemetry.lost = None
                 self._work()
-            self._telemetry.flush(now)
+            self._tell()
             feed()
             if now >= HEALTHY_MS and self._on_healthy is not None:
                 self._on_healthy()
