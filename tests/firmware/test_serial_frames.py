@@ -132,3 +132,21 @@ def test_both_interpreters_make_the_same_bytes(run_micropython):
         exec(SAME_ON_BOTH, {})
     assert run_micropython(SAME_ON_BOTH) == printed.getvalue()
     assert printed.getvalue().count("\n") == 39
+
+
+def test_a_frame_of_many_zero_bytes_is_made_in_room_for_a_few_frames(run_micropython):
+    # Where it was a list of pieces it took 180 KB on the way, and the list itself in one piece.
+    printed = run_micropython(
+        "import gc\n"
+        "from brownout_node.transport import serial\n"
+        "payload = bytes(960)\n"
+        "serial.encode_to_host(payload)\n"
+        "gc.collect()\n"
+        "gc.disable()\n"
+        "before = gc.mem_alloc()\n"
+        "frame = serial.encode_to_host(payload)\n"
+        "print(gc.mem_alloc() - before, len(frame))\n"
+    )
+    taken, size = map(int, printed.split())
+    assert size > 960
+    assert taken < 8 * size

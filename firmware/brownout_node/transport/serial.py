@@ -87,7 +87,8 @@ def encode_to_host(payload):
             at += 254
             to += 255
         out[to] = end - at + 1
-        out[to + 1 : to + 1 + end - at] = data[at:end]
+        if end > at:
+            out[to + 1 : to + 1 + end - at] = data[at:end]
         to += end - at + 1
         at = end + 1
     return bytes(memoryview(out)[: to + 1])
