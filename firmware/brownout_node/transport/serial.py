@@ -70,7 +70,7 @@ def _opened(data):
 
 
 def encode_to_host(payload):
-    # One buffer of the size that it takes at most: a list of the pieces once needed 4 KB in one piece, which a board with
+    # One buffer of the size that it takes at most: a list of its parts once needed 4 KB in one piece, which a board with
     # fifty others in its roster did not have.
     data = _sealed(payload)
     size = len(data)
