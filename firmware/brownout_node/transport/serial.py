@@ -70,8 +70,8 @@ def _opened(data):
 
 
 def encode_to_host(payload):
-    # One buffer of the size that it takes at most: a list of its parts once needed 4 KB in one piece, which a board with
-    # fifty others in its roster did not have.
+    # One buffer of the size that it takes at most: a list of its parts once needed 4 KB in one piece, which a board
+    # with fifty others in its roster did not have.
     data = _sealed(payload)
     size = len(data)
     out = bytearray(size + size // 254 + 3)  # a zero byte at both ends is there already
