@@ -117,6 +117,44 @@ def test_clients_wait_as_long_as_the_log_does() -> None:
     assert found.client_gap_ms == (second - first) / MILLISECOND
 
 
+def test_clients_who_all_ask_the_board_that_is_off_leave_the_log_idle() -> None:
+    world = World(3)
+    world.boot()
+    world.operate("put", "k", "before")
+    world.fault("f01", "cut", "planned", "b1")
+    world.fault("f01", "cut", "applied", "b1", last_boots={"b1": 1})
+    cut_ns = world.now_ns
+    item = world.ask("put", "k", "v", board="b1")
+    world.wait(1.2)
+    world.boot("b1")
+    world.fault("f01", "cut", "healed", "b1")
+    world.wait(0.3)
+    taken = world.tell("b2", "submitted", client=1000, request=item.request, operation=1)
+    world.decide([(1000, item.request, "put", "k", "v", None)], boards=["b2", "b3"], voting=["b2", "b3"])
+    world.answer(item, "ok", None, world.height - 1)
+    (found,) = failovers(aimed(world))
+    assert item.finished_ns is not None
+    assert found.takeover_ms is None
+    assert found.asking_ms == (taken.received_ns - item.invoked_ns) / MILLISECOND > 1500
+    assert found.log_wait_ms == (item.finished_ns - taken.received_ns) / MILLISECOND < 20
+    assert found.client_gap_ms is not None and found.client_gap_ms > found.asking_ms
+    assert found.cut_ns == cut_ns
+    figures = failover_figures(aimed(world))
+    assert (figures["without_takeover"], figures["asking_ms"]["max"]) == (1, pytest.approx(found.asking_ms, abs=0.001))
+
+
+def test_a_command_that_a_running_board_took_waits_for_the_log() -> None:
+    world = outage(rounds=(), waits_s=())
+    world.faults.pop()
+    item = world.ask("put", "k", "v", board="b2")
+    world.tell("b2", "submitted", client=1000, request=item.request, operation=1)
+    world.wait(0.6)
+    world.decide([(1000, item.request, "put", "k", "v", None)], ["b2", "b3"], ["b2", "b3"], round=1)
+    world.answer(item, "ok", None, world.height - 1)
+    (found,) = failovers(aimed(world))
+    assert found.asking_ms == 1 and found.log_wait_ms is not None and found.log_wait_ms > 600
+
+
 def test_the_report_has_the_figures_where_there_was_a_fail_over(tmp_path: Path) -> None:
     text = write_report(save(aimed(outage()), tmp_path)).read_text(encoding="utf-8")
     assert 'id="failover"' in text and "in proposal time-outs" in text

@@ -6,6 +6,10 @@ boards did when the host heard of it, so a figure is as exact as the way of tele
 The next decision may well be that of another proposer, whose turn it was anyway: a log whose heights go round waits for
 the board that is off only when its turn comes. So both are told: the next decision, and the wait of the first height
 that needed a later round while the board was off.
+
+What clients wait has two parts. One who asked the board that lost power hears nothing, and asks another only when it
+gives that one up; where all clients do, nothing is put to the log, so no height begins and nobody takes over. So both
+are told: how long until a running board took a command, and how long from there to its answer.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Any
 
 from brownout_node.core.config import Config
 
-from ..history import BoardEvent, FaultRecord, FaultStage, History, Outcome
+from ..history import BoardEvent, FaultRecord, FaultStage, History, Operation, Outcome
 from ..operations import LOG_OPERATIONS
 from .distribution import distribution
 
@@ -36,6 +40,8 @@ class FailOver:
     takeover_ms: float | None  # what the first height waited that a later round decided during the outage
     takeover_round: int | None  # that round
     client_gap_ms: float | None  # the longest time between two answers from the log that the outage has a part in
+    asking_ms: float | None  # the longest that a client asked a board that was off, before a running one took it
+    log_wait_ms: float | None  # the longest from there to the answer
 
 
 def failovers(history: History) -> list[FailOver]:
@@ -52,6 +58,9 @@ def failovers(history: History) -> list[FailOver]:
         and operation.outcome is Outcome.OK
         and operation.finished_ns is not None
     )
+    taken = sorted(
+        (event for event in history.events if event.kind == "submitted"), key=lambda event: event.received_ns
+    )
     healed = {record.id: record.at_ns for record in history.faults if record.stage is FaultStage.HEALED}
     cuts = [
         record
@@ -59,14 +68,26 @@ def failovers(history: History) -> list[FailOver]:
         if record.stage is FaultStage.APPLIED and record.id in aimed and record.kind in POWER_KINDS
     ]
     return [
-        _failover(record, board, heard, answers, healed.get(record.id))
+        _failover(
+            record,
+            board,
+            heard,
+            answers,
+            healed.get(record.id),
+            waits_ms(history.operations, taken, board, record.at_ns, healed.get(record.id)),
+        )
         for record in sorted(cuts, key=lambda record: record.at_ns)
         for board in record.boards
     ]
 
 
 def _failover(
-    record: FaultRecord, board: str, heard: list[BoardEvent], answers: list[int], healed_ns: int | None
+    record: FaultRecord,
+    board: str,
+    heard: list[BoardEvent],
+    answers: list[int],
+    healed_ns: int | None,
+    waits: tuple[float | None, float | None],
 ) -> FailOver:
     cut_ns = record.at_ns
     before = [event for event in heard if event.received_ns < cut_ns]
@@ -87,6 +108,7 @@ def _failover(
         takeover[0] if takeover else None,
         takeover[1] if takeover else None,
         longest_gap_ms(answers, cut_ns, healed_ns),
+        *waits,
     )
 
 
@@ -129,6 +151,31 @@ def longest_gap_ms(answers: Iterable[int], from_ns: int, until_ns: int | None) -
     return max(gaps) / 1e6 if gaps else None
 
 
+def waits_ms(
+    operations: Iterable[Operation], taken: Iterable[BoardEvent], board: str, cut_ns: int, healed_ns: int | None
+) -> tuple[float | None, float | None]:
+    """(asking, log): the longest waits of the log's operations that were under way while `board` was off.
+
+    Asking lasts until another board took the command, or this one after it was back; an operation that was answered
+    without (it had been decided before) asked until its answer.
+    """
+    first: dict[tuple[int, int], int] = {}
+    for event in taken:
+        if event.board != board or (healed_ns is not None and event.received_ns >= healed_ns):
+            first.setdefault((int(event.fields["client"]), int(event.fields["request"])), event.received_ns)
+    asking, log = [], []
+    for item in operations:
+        if item.operation not in LOG_OPERATIONS or item.finished_ns is None or item.finished_ns < cut_ns:
+            continue
+        if healed_ns is not None and item.invoked_ns >= healed_ns:
+            continue
+        taken_ns = min(first.get((item.client, item.request), item.finished_ns), item.finished_ns)
+        from_ns = max(item.invoked_ns, cut_ns)
+        asking.append(max(0, taken_ns - from_ns))
+        log.append(item.finished_ns - max(taken_ns, from_ns))
+    return max(asking) / 1e6 if asking else None, max(log) / 1e6 if log else None
+
+
 def propose_timeout_ms(manifest: Mapping[str, Any]) -> int:
     """What round 0 waits for its proposal, in this run: the campaign's, or the firmware's default."""
     set_ms = manifest.get("timing", {}).get("propose_timeout_ms")
@@ -147,10 +194,13 @@ def failover_figures(history: History) -> dict[str, Any]:
         "cuts": len(found),
         "in_flight": sum(item.in_flight for item in found),
         "without_commit": len(found) - len(commits),
+        "without_takeover": len(found) - len(takeovers),
         "propose_timeout_ms": timeout_ms,
         "commit_ms": distribution(commits),
         "commit_in_timeouts": distribution(value / timeout_ms for value in commits),
         "takeover_ms": distribution(takeovers),
         "takeover_in_timeouts": distribution(value / timeout_ms for value in takeovers),
         "client_gap_ms": distribution(item.client_gap_ms for item in found if item.client_gap_ms is not None),
+        "asking_ms": distribution(item.asking_ms for item in found if item.asking_ms is not None),
+        "log_wait_ms": distribution(item.log_wait_ms for item in found if item.log_wait_ms is not None),
     }
