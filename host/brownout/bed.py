@@ -24,7 +24,7 @@ from .firmware_build import Firmware, build
 from .flash import FlashResult, FlashTarget, flash, raise_failures
 from .mqtt_connection import Connect, MqttConnection, by_broker
 from .pace import Pace, WallPace
-from .protocols import DEFAULT, keys_of
+from .protocols import DEFAULT, OPERATION_IDS, keys_of
 from .replay.tap import HOST, FlightRecord
 from .rig import PlannedBoard, Rig, choose_boards, load_model
 from .saved_state import StateClient
@@ -542,6 +542,11 @@ class Bed(Hand):
         """Tell a board how to behave from now on, and to whom it tells another story; see core/adversary.py."""
         bits = sum(1 << other.board for other in self.boards if other.name in split)
         self.command(board, adversary.TURN, lambda _number: (behaviour, bits))
+
+    def hand_over(self, board: str) -> None:
+        """Tell a board to hand its turns over to others; see core/hand_over.py."""
+        operation = OPERATION_IDS["hand_over"]
+        self.command(board, schema.COMMAND, lambda number: (number, operation, "turns", None, None))
 
     def arm_trap(self, board: str, parameters: Mapping[str, Any]) -> None:
         point = TRAP_POINTS[parameters.get("point", "after persist")]

@@ -17,6 +17,7 @@ SHAPES = ("halves", "majority-minority", "ring", "bridge")
 TRAP_POINTS = ("after persist", "after send")
 TRAP_ACTIONS = ("halt", "power off")
 ROT_MOMENTS = ("off", "running")
+HAND_OVER = "hand over"  # what a board may be asked to do before it loses power
 WEAR_WAYS = ("fails", "sticks")
 HOST = "host"  # in `from` and `to`: the controller with its clients
 
@@ -63,10 +64,11 @@ _MATCH = (
 )
 
 _SPLIT = (Parameter("to", "ends"),)
+_FIRST = (Parameter("first", "choice", choices=(HAND_OVER,)),)  # a planned restart; without: a crash
 
 _ROWS = (
-    FaultKind("cut", "power", "power is off for the time", "one"),
-    FaultKind("cycle", "power", "power is off and at once on again", "one", for_s=0.3),
+    FaultKind("cut", "power", "power is off for the time", "one", parameters=_FIRST),
+    FaultKind("cycle", "power", "power is off and at once on again", "one", for_s=0.3, parameters=_FIRST),
     FaultKind(
         "power_flap",
         "power",

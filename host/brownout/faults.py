@@ -16,7 +16,7 @@ from . import partitions
 from .campaign_file import Campaign, FaultSpec, NemesisSpec, Selector
 from .contracts import LinkRule, Support, UsageError
 from .document import nearest
-from .fault_kinds import HOST, KINDS, MALICE, SHAPES, TRAP_POINTS
+from .fault_kinds import HAND_OVER, HOST, KINDS, MALICE, SHAPES, TRAP_POINTS
 from .protocols import add, configuration
 from .rig import PlannedBoard, Rig, choose_boards
 
@@ -190,6 +190,9 @@ class Planner:
         if spec.kind in MALICE and "adversary" not in self.campaign.protocols:
             allowed = f"protocols that begin with adversary, in [campaign], or other kinds than {', '.join(MALICE)}"
             raise self._error(spec, "kind", f"{spec.kind!r} needs boards that can turn malicious", allowed)
+        if spec.parameters.get("first") == HAND_OVER and "hand_over" not in self.campaign.protocols:
+            allowed = "protocols with hand_over after vote or stake, in [campaign], or no `first`"
+            raise self._error(spec, "first", f"{HAND_OVER!r} needs boards that can", allowed)
         at_s = round(spec.at_s + self.random.uniform(0.0, spec.jitter_s), 3)
         parameters = {key: list(value) if isinstance(value, tuple) else value for key, value in spec.parameters.items()}
         boards: tuple[str, ...] = ()

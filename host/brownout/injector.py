@@ -15,7 +15,7 @@ from typing import Any
 
 from . import conditions
 from .contracts import LinkCount, LinkRule, RigError, Support
-from .fault_kinds import CONDITIONS, MALICE
+from .fault_kinds import CONDITIONS, HAND_OVER, MALICE
 from .faults import PlannedFault, link_rules
 from .history import BoardEvent, FaultRecord, FaultStage
 from .pace import Task
@@ -23,7 +23,7 @@ from .pace import Task
 PROOF_WITHIN_S = 5.0  # how long a second side may take to show a fault
 BOOT_WITHIN_S = 15.0  # power on until the boot event has arrived
 SILENCE_S = 0.25  # no byte for so long counts as a silent cable
-TURN_TRIES = 5  # how often a board is told to turn malicious, or honest again
+TURN_TRIES = 5  # how often a board is told to turn malicious, or honest again, or to hand over
 POLL_S = 0.05  # between two looks at counters that cannot notify
 
 POWER_FAULTS = {"cut", "cycle", "power_flap", "blackout", "reset", "cut_mid_write", "wipe"}
@@ -214,6 +214,7 @@ class FaultLife:
         return free
 
     def _dark(self, *, wipe: bool, stagger_s: float, heal: bool = True) -> None:
+        handed = self._hand_over() if self.fault.parameters.get("first") == HAND_OVER else {}
         boots = self.bed.watch.boots(self.boards)
         if stagger_s:
             for index, board in enumerate(self.boards):
@@ -222,7 +223,7 @@ class FaultLife:
                 self._off([board])
         else:
             self._off(self.boards)
-        self._note(FaultStage.APPLIED, {"last_boots": boots})
+        self._note(FaultStage.APPLIED, {"last_boots": boots, **handed})
         self._proof(*self._dark_evidence())
         if wipe:
             self.bed.storage.wipe(self.boards)
@@ -230,6 +231,20 @@ class FaultLife:
         evidence = self._boot_evidence(self._on(self.boards), boots, wiped=wipe)
         if heal:
             self._note(FaultStage.HEALED, evidence)
+
+    def _hand_over(self) -> dict[str, Any]:
+        """What the boards said of the turns that they handed over; one that has not in time loses power anyway."""
+        from_ns = self.bed.now_ns()
+        said: dict[str, Any] = {}
+        for board in self.boards:
+            event: BoardEvent | None = None
+            for _ in range(TURN_TRIES):
+                self.bed.hand_over(board)
+                event = self.bed.watch.wait_for_hand_over(board, from_ns, PROOF_WITHIN_S / TURN_TRIES)
+                if event is not None or self.injector.stop.is_set():
+                    break
+            said[board] = None if event is None else dict(event.fields)
+        return {"asked_ns": from_ns, "handed_over": said}
 
     def _dark_evidence(self) -> tuple[bool, dict[str, Any]]:
         """The switch's own word, and from the second side silence on every cable."""

@@ -124,6 +124,7 @@ _BREAKER = (  # an operator's, one now and then where a mix names them
     ClientOperation("trip", value=None, weight=0, again=False),
     ClientOperation("reset", value=None, weight=0, again=False),
 )
+_HAND_OVER = (ClientOperation("hand_over", value=None, weight=0, again=False),)  # an operator's, too
 
 _ROWS = (
     ClientOperation("put", weight=4),
@@ -139,6 +140,7 @@ _ROWS = (
     *_BANK,
     *_STAKE,
     *_BREAKER,
+    *_HAND_OVER,
 )
 _BY_NAME = {row.name: row for row in _ROWS}
 

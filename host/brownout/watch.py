@@ -31,6 +31,7 @@ class Watch:
         self._digests: dict[str, dict[str, str | None]] = {name: {} for name in CONVERGENT}
         self._members: dict[str, dict[int, int]] = {}  # board -> how it sees the others, by their numbers
         self._behaviours: dict[str, tuple[int, int]] = {}  # board -> (boot, how it said that it behaves)
+        self._handed_over: dict[str, BoardEvent] = {}  # board -> how it last said that its turns are another's
         self._degraded: dict[str, BoardEvent] = {}  # board -> how it last said that it had failed
         self._newest: dict[str, BoardEvent] = {}  # board -> its newest event
         self.decided_height = 0
@@ -58,6 +59,8 @@ class Watch:
             self._described[event.board] = fields["request"]
         elif event.kind == "degraded":
             self._degraded[event.board] = event
+        elif event.kind == "handed_over":
+            self._handed_over[event.board] = event
         elif event.kind == "adversary":
             self._behaviours[event.board] = (event.boot, fields["behaviour"])
         elif event.kind in ("proposed", "byzantine_proposed"):
@@ -119,6 +122,15 @@ class Watch:
             return boot is not None and self._behaviours.get(board) == (boot.boot, behaviour)
 
         return self.wait(behaves, within_s)
+
+    def wait_for_hand_over(self, board: str, after_ns: int, within_s: float) -> BoardEvent | None:
+        """What the board said, after that time, of the turns that it has handed over."""
+
+        def handed_over() -> bool:
+            event = self._handed_over.get(board)
+            return event is not None and event.received_ns >= after_ns
+
+        return self._handed_over.get(board) if self.wait(handed_over, within_s) else None
 
     def wait_for_connections(self, boards: Iterable[str], within_s: float) -> list[str]:
         """The boards whose current boot has not reported a connection in time."""

@@ -61,7 +61,8 @@ class Vote:
         self.voting = has_standing(node.config, stored, self.register.next_height)
         self.catchup = CatchUp(self, stored)
         self.pool = Pool(node, self.register)
-        self.watch = None  # called when the log has grown; it may submit to the pool, and nothing else
+        self.watch = None  # called when the log has grown; it may submit to the pool or send, and nothing else
+        self.skips = None  # whether a round's proposer has passed it on; see hand_over.py
         self._later = []
         self._slots = [None] * _SLOTS
         self._resend_ms = 0
@@ -144,7 +145,7 @@ class Vote:
                 self.catchup.on_message(source, kind, fields)
         except MessageError as error:
             self.node._reject(source, str(error))
-        self._run()
+        self.run()
 
     def on_command(self, client, request, operation, key, value, expected):
         outcome = self.register.outcome(client, request)
@@ -156,14 +157,14 @@ class Vote:
         taken = self.pool.submit(command)
         if taken:
             self.node.emit(schema.SUBMITTED, command[:3])
-            self._run()
+            self.run()
         elif taken is False:
             self.node.reply(client, request, schema.BUSY, None, 0)
 
     def propose(self, command):
         """Put a command of this board's own to the log; False: no room. `register.outcome` tells what became of it."""
         taken = self.pool.submit(command)
-        self._run()
+        self.run()
         return taken
 
     def on_tick(self):
@@ -171,7 +172,7 @@ class Vote:
         self.pool.on_tick()
         if self.active and self.voting and now_ms >= self._resend_ms:
             self._resend()
-        self._run()
+        self.run()
         self.catchup.on_tick()
         if now_ms - self._digest_ms >= self.node.config.digest_period_ms:
             self._digest_ms = now_ms
@@ -263,7 +264,7 @@ class Vote:
 
     # The state machine of one height. Each function makes one transition, or returns False where there is none to make.
 
-    def _run(self):
+    def run(self):
         while self.voting and self._transition():
             pass
 
@@ -305,8 +306,12 @@ class Vote:
         return self.node.now_ms >= self._deadline_ms
 
     def _on_proposing(self):
-        if self.proposal is None and self.proposer(self.round) == self.node.board:
-            self._propose()
+        if self.proposal is None:
+            if self.skips is not None and self.skips(self.round):
+                self._enter(self.round + 1)
+                return True
+            if self.proposer(self.round) == self.node.board:
+                self._propose()
         if self.proposal is not None:
             valid_round, value_id = self.proposal
             if self.locked is None or self.locked == value_id or valid_round >= self.locked_round:

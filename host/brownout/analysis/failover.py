@@ -10,6 +10,8 @@ that needed a later round while the board was off.
 What clients wait has two parts. One who asked the board that lost power hears nothing, and asks another only when it
 gives that one up; where all clients do, nothing is put to the log, so no height begins and nobody takes over. So both
 are told: how long until a running board took a command, and how long from there to its answer.
+
+Where the board was asked to hand its turns over first, the outage is a planned one and begins when it was asked.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class FailOver:
 
     fault: str
     board: str
-    cut_ns: int
+    cut_ns: int  # or when it was asked to hand over
+    planned: bool
     in_flight: bool  # its last proposal was not known to be decided when the power was off
     commit_ms: float | None  # until a height was decided that nobody was known to have decided
     takeover_ms: float | None  # what the first height waited that a later round decided during the outage
@@ -74,11 +77,15 @@ def failovers(history: History) -> list[FailOver]:
             heard,
             answers,
             healed.get(record.id),
-            waits_ms(history.operations, taken, board, record.at_ns, healed.get(record.id)),
+            waits_ms(history.operations, taken, board, _began_ns(record), healed.get(record.id)),
         )
         for record in sorted(cuts, key=lambda record: record.at_ns)
         for board in record.boards
     ]
+
+
+def _began_ns(record: FaultRecord) -> int:
+    return int(record.evidence.get("asked_ns", record.at_ns))
 
 
 def _failover(
@@ -89,7 +96,7 @@ def _failover(
     healed_ns: int | None,
     waits: tuple[float | None, float | None],
 ) -> FailOver:
-    cut_ns = record.at_ns
+    cut_ns = _began_ns(record)
     before = [event for event in heard if event.received_ns < cut_ns]
     decided = max((int(event.fields["height"]) for event in before if event.kind == "decided"), default=0)
     proposed = max(
@@ -103,6 +110,7 @@ def _failover(
         record.id,
         board,
         cut_ns,
+        "handed_over" in record.evidence,
         proposed > decided,
         (after[0].received_ns - cut_ns) / 1e6 if after else None,
         takeover[0] if takeover else None,
@@ -185,9 +193,18 @@ def propose_timeout_ms(manifest: Mapping[str, Any]) -> int:
 
 
 def failover_figures(history: History) -> dict[str, Any]:
-    """The metric `failover` of a verdict; also in units of the proposal time-out, which a take-over waits for."""
+    """The metric `failover` of a verdict; also in units of the proposal time-out, which a take-over waits for.
+
+    planned: the same of planned hand-overs, where there were any.
+    """
     found = failovers(history)
     timeout_ms = propose_timeout_ms(history.manifest)
+    planned = [item for item in found if item.planned]
+    figures = _figures([item for item in found if not item.planned], timeout_ms)
+    return figures | ({"planned": _figures(planned, timeout_ms)} if planned else {})
+
+
+def _figures(found: list[FailOver], timeout_ms: int) -> dict[str, Any]:
     commits = [item.commit_ms for item in found if item.commit_ms is not None]
     takeovers = [item.takeover_ms for item in found if item.takeover_ms is not None]
     return {

@@ -21,6 +21,7 @@ from . import (
     durability,
     faults,
     gossip,
+    hand_over,
     liveness,
     majority,
     membership,
@@ -54,6 +55,7 @@ CHECKERS: tuple[Callable[[Run], Check], ...] = (
     sampling.check,
     commit.check,
     stake.check,
+    hand_over.check,
     liveness.check,
     majority.check,
     recovery.check,
@@ -80,6 +82,7 @@ NEEDS: dict[Callable[[Run], Check], frozenset[str]] = {
     sampling.check: frozenset({"sampling"}),
     commit.check: frozenset({"commit"}),
     stake.check: frozenset({"stake"}),
+    hand_over.check: frozenset({"hand_over"}),
 }
 
 

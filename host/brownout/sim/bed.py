@@ -18,6 +18,7 @@ from ..contracts import LinkCount, LinkRule, PowerState, RigError, Support
 from ..faults import Plan
 from ..mqtt_connection import Connect, Connection
 from ..pace import Pace
+from ..protocols import OPERATION_IDS
 from ..rig import Rig, SimSpec
 from ..saved_state import StateClient
 from ..session import cluster_of
@@ -200,6 +201,11 @@ class SimBed:
         bits = sum(1 << other.board for other in self.plan.boards if other.name in split)
         self._requests += 1
         self.world.control(board, self._requests, adversary.TURN, (behaviour, bits))
+
+    def hand_over(self, board: str) -> None:
+        self._requests += 1
+        fields = (self._requests, OPERATION_IDS["hand_over"], "turns", None, None)
+        self.world.control(board, self._requests, schema.COMMAND, fields)
 
     def arm_trap(self, board: str, parameters: Mapping[str, Any]) -> None:
         point = TRAP_POINTS[parameters.get("point", "after persist")]
