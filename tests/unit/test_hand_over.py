@@ -171,6 +171,23 @@ def test_after_a_restart_its_turns_are_its_own_again() -> None:
     assert not bench.told("round", round=2)
 
 
+def test_while_it_catches_up_its_turns_stay_with_others() -> None:
+    bench = Bench()
+    bench.hand_over(2)
+    bench.power_off(2)
+    for _ in range(7):
+        bench.done(bench.ask(1))
+    bench.drop = lambda sent, target: sent.kind == schema.ENTRIES and target == 2 and bench.now_ms < until_ms
+    until_ms = bench.now_ms + 1500
+    bench.power_on(2)
+    waits = []
+    while bench.vote(2).register.next_height < bench.vote(1).register.next_height - 1:
+        began_ms = bench.now_ms
+        waits.append(bench.done(bench.ask(1)).time_ms - began_ms)
+        bench.run(10)
+    assert len(waits) > 5 and max(waits) <= 5, waits
+
+
 def test_a_return_that_nobody_heard_is_told_again() -> None:
     bench = Bench()
     bench.hand_over(2)
@@ -295,7 +312,7 @@ def test_a_storm_of_cuts_and_hand_overs_keeps_every_promise_of_the_vote(seed: in
     bench.calm()
     bench.run(4000)
     assert bench.told("handed_over")
-    assert bench.done(bench.ask(1), 10000).status in (schema.OK, schema.REFUSED)
+    assert bench.done(bench.ask(1, client=5000), 10000).status in (schema.OK, schema.REFUSED)
     bench.run(12000)
-    assert bench.done(bench.ask(2)).status == schema.OK
+    assert bench.done(bench.ask(2, client=5000)).status == schema.OK
     assert bench.run_until(lambda: len({bench.vote(board).digest() for board in bench.boards}) == 1, 8000)

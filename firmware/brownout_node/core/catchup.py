@@ -51,7 +51,7 @@ class CatchUp:
         self.register = vote.register
         self._stored = stored
         self._random = vote.node.random("catchup")
-        self._known = 0  # a next height that somebody has reached, and who
+        self.known = 0  # a next height that somebody has reached, and who
         self._known_by = 0
         self._polls = 0
         self._frozen = None
@@ -65,8 +65,8 @@ class CatchUp:
 
     def hint(self, height, source):
         """`source` has decided everything below `height`."""
-        if height > self._known:
-            self._known = height
+        if height > self.known:
+            self.known = height
             self._known_by = source
 
     def on_message(self, source, kind, fields):
@@ -87,7 +87,7 @@ class CatchUp:
             self._ask_admission()
         if self._frozen is not None and now_ms - self._frozen_ms > _FROZEN_MS:
             self._frozen = None
-        behind = self._known > self.register.next_height
+        behind = self.known > self.register.next_height
         period_ms = config.fetch_period_ms
         if behind or self._state_from:
             period_ms = config.resend_ms
@@ -109,7 +109,7 @@ class CatchUp:
     def _ask_admission(self):
         # Only once it has more or less caught up: then it is of use as soon as it is admitted.
         node = self.node
-        if node.now_ms >= 2 * node.config.fetch_period_ms and self._known <= self.register.next_height + 8:
+        if node.now_ms >= 2 * node.config.fetch_period_ms and self.known <= self.register.next_height + 8:
             command = (node.board, node.boot, schema.ADMIT, str(node.board), str(node.boot), None)
             self.vote.pool.submit(command)
 

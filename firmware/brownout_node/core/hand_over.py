@@ -21,8 +21,8 @@ from .errors import ConfigError
 
 MESSAGES = (
     # that board, in that boot, proposes nothing from from_height on; 0: it does again. number counts in the boot.
-    (192, "pass", "board:u boot:u number:u from_height:u"),
-    (193, "promise", "boot:u number:u height:u"),  # height: the sender's next undecided one
+    (192, "pass", "board:u boot:u number:u from_height:u height:u"),  # height: the sender's next undecided one
+    (193, "promise", "boot:u number:u height:u"),
 )
 EVENTS = (
     (192, "passing", "number:u from_height:u successor:u"),  # proposes nothing from that height on
@@ -67,6 +67,7 @@ class HandOver:
         self._operator = None  # (client, request) of who waits for the answer
         self._until_ms = 0  # when this board takes its turns back
         self._resend_ms = 0
+        self._home = False  # whether this boot has said that its turns are its own, and was up to date by then
         self._greeted = False
 
     def digest(self):
@@ -144,7 +145,10 @@ class HandOver:
 
     def _pass(self, to):
         self._resend_ms = self.node.now_ms + self.node.config.resend_ms
-        self.node.send(to, _PASS, (self.node.board, self.node.boot, self.number, self.from_height))
+        self._send(to, self.node.board, (self.node.boot, self.number, self.from_height))
+
+    def _send(self, to, board, row):
+        self.node.send(to, _PASS, (board,) + row + (self.vote.register.next_height,))
 
     def _check(self):
         # Whether all is as it has to be before this board may lose its power.
@@ -193,7 +197,7 @@ class HandOver:
         if kind == _PROMISE:
             self._take_promise(source, *fields)
             return
-        board, boot, number, from_height = fields
+        board, boot, number, from_height, height = fields
         if board == self.node.board:
             if (boot, number) != (self.node.boot, self.number):
                 self._pass(source)  # somebody goes by what is over
@@ -201,7 +205,10 @@ class HandOver:
         if board not in self.vote.weights:
             self.node._reject(source, "board %d has no turns to pass" % board)
             return
-        if (boot, number) > self.away.get(board, (0, 0, 0))[:2]:
+        known = self.away.get(board)
+        if known is not None and known[2] and not from_height and height + 1 < self.vote.register.next_height:
+            return  # it is back and does not know what it would propose; it will say so again
+        if known is None or (boot, number) > known[:2]:
             self.away[board] = (boot, number, from_height)
             if from_height:
                 self.node.emit(193, (board, boot, number, from_height, self.vote.register.next_height))
@@ -223,9 +230,7 @@ class HandOver:
 
     def on_tick(self):
         now_ms = self.node.now_ms
-        if not self._greeted:
-            self._greeted = True
-            self._pass(schema.VOTERS)  # whatever an earlier boot has passed on is over
+        self._greet()
         if self.from_height and now_ms >= self._until_ms:
             self._resume()
         if now_ms < self._resend_ms:
@@ -240,7 +245,16 @@ class HandOver:
             if row[2] and board != self.node.board:
                 for to in (board, self._next_in_turn(board)):
                     if to and to != self.node.board:
-                        self.node.send(to, _PASS, (board,) + row)
+                        self._send(to, board, row)
+
+    def _greet(self):
+        # Whatever an earlier boot has passed on is over: said at once, since nothing may have been decided meanwhile,
+        # and again by a board that was behind and no longer is.
+        known = self.vote.catchup.known
+        if not self._home and (not self._greeted or 0 < known <= self.vote.register.next_height):
+            self._home = self._greeted
+            self._greeted = True
+            self._pass(schema.VOTERS)
 
 
 PROTOCOL = HandOver

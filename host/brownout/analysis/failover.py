@@ -44,7 +44,7 @@ class FailOver:
     takeover_round: int | None  # that round
     client_gap_ms: float | None  # the longest time between two answers from the log that the outage has a part in
     asking_ms: float | None  # the longest that a client asked a board that was off, before a running one took it
-    log_wait_ms: float | None  # the longest from there to the answer
+    log_wait_ms: float | None  # the longest from there to the answer, of what was taken while it was off
 
 
 def failovers(history: History) -> list[FailOver]:
@@ -165,7 +165,7 @@ def waits_ms(
     """(asking, log): the longest waits of the log's operations that were under way while `board` was off.
 
     Asking lasts until another board took the command, or this one after it was back; an operation that was answered
-    without (it had been decided before) asked until its answer.
+    without (it had been decided before) asked until its answer. The log's wait is that of commands taken meanwhile.
     """
     first: dict[tuple[int, int], int] = {}
     for event in taken:
@@ -180,7 +180,8 @@ def waits_ms(
         taken_ns = min(first.get((item.client, item.request), item.finished_ns), item.finished_ns)
         from_ns = max(item.invoked_ns, cut_ns)
         asking.append(max(0, taken_ns - from_ns))
-        log.append(item.finished_ns - max(taken_ns, from_ns))
+        if healed_ns is None or taken_ns < healed_ns:  # else what it waits for may be the next outage
+            log.append(item.finished_ns - max(taken_ns, from_ns))
     return max(asking) / 1e6 if asking else None, max(log) / 1e6 if log else None
 
 
