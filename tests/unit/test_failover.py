@@ -133,10 +133,9 @@ def test_clients_who_all_ask_the_board_that_is_off_leave_the_log_idle() -> None:
     world.decide([(1000, item.request, "put", "k", "v", None)], boards=["b2", "b3"], voting=["b2", "b3"])
     world.answer(item, "ok", None, world.height - 1)
     (found,) = failovers(aimed(world))
-    assert item.finished_ns is not None
     assert found.takeover_ms is None
     assert found.asking_ms == (taken.received_ns - item.invoked_ns) / MILLISECOND > 1500
-    assert found.log_wait_ms == (item.finished_ns - taken.received_ns) / MILLISECOND < 20
+    assert found.log_wait_ms is None, "the log was asked nothing while the board was off"
     assert found.client_gap_ms is not None and found.client_gap_ms > found.asking_ms
     assert found.cut_ns == cut_ns
     figures = failover_figures(aimed(world))
