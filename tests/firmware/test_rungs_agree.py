@@ -91,6 +91,7 @@ RUNS = [
     ("wiped-voter", 1, True),
     ("breaker", 1, True),
     ("lifeguard", 1, True),
+    ("hand-over", 2, True),
 ]
 
 
