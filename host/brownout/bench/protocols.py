@@ -37,6 +37,7 @@ PATIENT = {"propose_timeout_ms": 4000, "vote_timeout_ms": 4000, "resend_ms": 200
 HEAD_BYTES = 24  # that a message may have beside its texts and byte strings: head, numbers, lengths
 TIMEOUT_MS = 500
 MOST_TIMEOUTS = 1.5
+MOST_PLANNED = 0.1  # of what a crash costs
 SEEDS = 10
 DOUBT_MS, OFF_S = 300, 3.0
 MOST_BLOCKED = 0.5
@@ -148,7 +149,7 @@ def measure(bench: Workbench) -> list[Figure]:
         for voters in VOTERS:
             figures += _costs(bench, shape, voters)
     bench.progress("proposers and coordinators that lose power", 0, 1)
-    return [*figures, _fail_over(VOTE), _fail_over(BYZANTINE), _blocked()]
+    return [*figures, _fail_over(VOTE), _fail_over(BYZANTINE), _planned(), _blocked()]
 
 
 # Latency, on virtual boards.
@@ -250,22 +251,7 @@ def _traffic(shape: Shape, voters: int) -> Traffic:
 
 def _fail_over(shape: Shape) -> Figure:
     """The longest that a command waits for the next decision while a board is off whose turn to propose comes round."""
-    options = {"byzantine": {"view_timeout_ms": TIMEOUT_MS}} if shape is BYZANTINE else {}
-    longest = []
-    for seed in range(1, SEEDS + 1):
-        done = _run(
-            seed,
-            {"name": "fail-over", "duration_s": 8.0, "voters": 4, "protocols": list(shape.loaded)},
-            {"clients": 6, "operations_per_s": 20.0, "mix": {shape.operation: 1}},
-            {"kind": "cut", "select": ["b2"], "at_s": 2.0, "for_s": 4.0, "jitter_s": 0.5},
-            {"timing": {"propose_timeout_ms": TIMEOUT_MS}, "protocol": options},
-        )
-        stages = {record.stage.value: record.at_ns for record in done.history.faults}
-        events = [event for event in done.history.events if stages["applied"] <= event.received_ns <= stages["healed"]]
-        decided = sorted(event.received_ns for event in events if event.kind == shape.decided)
-        asked = [event.received_ns for event in events if event.kind.endswith("submitted") and event.board != "b2"]
-        waits = [next((at for at in decided if at >= since), stages["healed"]) - since for since in asked]
-        longest.append(max(waits) / 1e6 / TIMEOUT_MS)
+    longest = _waits_in_outages(shape, shape.loaded, {})
     return Figure(
         f"{shape.name}: longest wait for a decision, a proposer off",
         Sample.of(longest).median,
@@ -277,6 +263,48 @@ def _fail_over(shape: Shape) -> Figure:
         note=f"of all commands that boards took while one of four voters had no power, in {SEEDS} runs; when its turn "
         f"comes, the others wait for it one time-out of {TIMEOUT_MS} ms, and the next round decides",
     )
+
+
+def _planned() -> Figure:
+    """The same where the board was asked to hand its turns over before, beside a crash of boards that load the same."""
+    loaded = (*VOTE.loaded, "hand_over")
+    crash = _waits_in_outages(VOTE, loaded, {})
+    planned = _waits_in_outages(VOTE, loaded, {"first": "hand over"})
+    return Figure(
+        "vote: longest wait for a decision, a proposer restarted as planned",
+        Sample.of(planned).median,
+        "time-outs",
+        MOST_PLANNED,
+        len(planned),
+        p99=max(planned),
+        compared_to="a crash",
+        compared_value=Sample.of(crash).median,
+        compared_p99=max(crash),
+        note=f"of all commands that boards took from the request to hand over until the voter had power again, "
+        f"in {SEEDS} runs; a time-out is {TIMEOUT_MS} ms",
+    )
+
+
+def _waits_in_outages(shape: Shape, loaded: tuple[str, ...], more: dict[str, Any]) -> list[float]:
+    """Of each run the longest wait, in time-outs, of what running boards took while one of four voters was off."""
+    options = {"byzantine": {"view_timeout_ms": TIMEOUT_MS}} if shape is BYZANTINE else {}
+    longest = []
+    for seed in range(1, SEEDS + 1):
+        done = _run(
+            seed,
+            {"name": "fail-over", "duration_s": 8.0, "voters": 4, "protocols": list(loaded)},
+            {"clients": 6, "operations_per_s": 20.0, "mix": {shape.operation: 1}},
+            {"kind": "cut", "select": ["b2"], "at_s": 2.0, "for_s": 4.0, "jitter_s": 0.5, **more},
+            {"timing": {"propose_timeout_ms": TIMEOUT_MS}, "protocol": options},
+        )
+        stages = {record.stage.value: record.at_ns for record in done.history.faults}
+        from_ns = stages["planned"] if more else stages["applied"]
+        events = [event for event in done.history.events if from_ns <= event.received_ns <= stages["healed"]]
+        decided = sorted(event.received_ns for event in events if event.kind == shape.decided)
+        asked = [event.received_ns for event in events if event.kind.endswith("submitted") and event.board != "b2"]
+        waits = [next((at for at in decided if at >= since), stages["healed"]) - since for since in asked]
+        longest.append(max(waits) / 1e6 / TIMEOUT_MS)
+    return longest
 
 
 def _blocked() -> Figure:
