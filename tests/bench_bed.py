@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,15 @@ from brownout.drivers import bench_process
 from brownout.rig import Rig, read_rig
 
 WITHIN_S = 10.0
+BROWNOUT = (sys.executable, "-c", "import sys; from brownout.cli import main; sys.exit(main())")
+CAMPAIGN_WITHIN_S = 120.0
+
+
+def brownout(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own; never a traceback."""
+    done = subprocess.run([*BROWNOUT, *words], capture_output=True, text=True, timeout=CAMPAIGN_WITHIN_S, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
 
 
 def namespaces() -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench_bed import Probe, TestBench, namespaces, probe_all, settled
+from bench_bed import Probe, TestBench, brownout, namespaces, probe_all, settled
 from brownout import bench_lock, qualify
 from brownout.bench_lab import BenchLab
 from brownout.contracts import LinkRule, RigError
@@ -151,6 +151,48 @@ def test_qualify_finds_the_hub_that_lies(bench: TestBench, lab: BenchLab) -> Non
     }  # fmt: skip
     qualify.write_result(bench.rig.source, findings)
     assert set(qualify.unproven(bench.rig.source)) == {"b4"}
+
+
+CUT_THE_LIAR = """
+[campaign]
+name = "trusted-liar"
+description = "the power of a board goes whose hub says so and feeds it all the same"
+duration_s = 1.5
+voters = 4
+
+[workload]
+clients = 1
+operations_per_s = 5.0
+
+[[fault]]
+kind = "cut"
+select = ["b4"]
+at_s = 0.3
+for_s = 0.5
+
+[checks]
+progress_within_s = 8.0
+converge_within_s = 8.0
+"""
+
+
+def test_a_campaign_that_trusts_the_lying_hub_ends_unknown(bench: TestBench, tmp_path: Path) -> None:
+    """By the command line: qualify names the liar, a campaign refuses it, and one that is told to trust it says so."""
+    rig = str(bench.folder / "rig.toml")
+    found = brownout("rig", "qualify", "--rig", rig)
+    assert (found.returncode, "no campaign may cut the power of b4" in found.stderr) == (4, True), found
+    (tmp_path / "liar.toml").write_text(CUT_THE_LIAR)
+    words = ("run", str(tmp_path / "liar.toml"), "--rig", rig, "--seed", "1", "--no-live", "--out", str(tmp_path))
+    refused = brownout(*words)
+    assert refused.returncode == 4
+    assert "b4, whose outlet could not be proven (lies: the switch says off" in refused.stderr
+    assert "--trust-switches" in refused.stderr
+    trusted = brownout(*words, "--trust-switches")
+    assert trusted.returncode == 3, (trusted.stdout, trusted.stderr)
+    assert "fault f01 (cut) could not be proven" in trusted.stdout
+    assert "UNKNOWN (campaign trusted-liar, seed 1)" in trusted.stdout
+    assert "'switch': 'off', 'enumerated': True" in " ".join(trusted.stdout.split())
+    assert "invalid" not in trusted.stdout.lower()
 
 
 def test_what_runs_is_listed_with_its_gateway_and_its_time(lab: BenchLab) -> None:
