@@ -144,7 +144,8 @@ def _allowed(parameter: Any) -> str:
         return f"{parameter.type}, {_number(parameter.low)} to {_number(parameter.high)}{unit}"
     if parameter.type == "choice":
         return ", ".join(code(choice) for choice in parameter.choices)
-    return {"kinds": "names of messages", "ends": "names of boards, or `host`"}[parameter.type]
+    named = {"kinds": "names of messages", "ends": "names of boards, or `host`"}
+    return (named | {"site": "name of a site", "sites": "names of two sites that a bridge joins"})[parameter.type]
 
 
 def _number(value: float) -> str:

@@ -92,7 +92,7 @@ class Shell:
         topics = [(prefix + "g/+/" + config.name, 0), (prefix + "g/+/all", 0), (prefix + "cmd/" + config.name, 1)]
         if config.is_voter:
             topics.append((prefix + "g/+/voters", 0))
-        return MqttClient(
+        arguments = (
             config.mqtt,
             config.name,
             (prefix + "up/" + config.name, b"0"),
@@ -102,6 +102,15 @@ class Shell:
             self._on_connected,
             lambda bound: self._random.below(bound),
         )
+        if config.routes is None:
+            return MqttClient(*arguments)
+        from .transport import routes
+
+        codec.learn(routes)
+        return routes.RoutedClient(config.routes, self._link, self.now, self._emit, *arguments)
+
+    def _emit(self, kind, fields):
+        self.node.emit(kind, fields)
 
     def _about(self):
         # The firmware's hash: of all its files' names and hashes, in order of the names.

@@ -30,6 +30,7 @@ from .fault_kinds import (
     Parameter,
 )
 from .operations import default_mix, in_mixes, of_clients, row_of
+from .sites import Sites, read_sites
 from .workload import PlannedOperation, WorkloadPlan
 
 LONGEST_S = 86_400.0
@@ -102,6 +103,7 @@ class ChecksSpec:
     converge_within_s: float = 10.0
     operations_at_least: int = 10  # a run that did fewer says nothing
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # key of a register -> least and most
+    reroute_within_s: float = 3.0  # from the death of a broker to the first message by another route
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Campaign:
     checks: ChecksSpec
     checker: str | None = None  # the file of a check of its own
     sources: Mapping[str, str] = field(default_factory=dict)  # its own protocols and checker: file name -> text
+    sites: Sites | None = None
 
     @property
     def boards(self) -> int:
@@ -151,7 +154,7 @@ def read_campaign(path: Path) -> Campaign:
 
 
 def parse_campaign(document: Table) -> Campaign:
-    document.only("campaign", "timing", "protocol", "workload", "operation", "fault", "nemesis", "checks")
+    document.only("campaign", "timing", "sites", "protocol", "workload", "operation", "fault", "nemesis", "checks")
     head = document.table("campaign")
     head.only("name", "description", "duration_s", "voters", "learners", "serial_only", "protocols")
     duration_s = head.seconds("duration_s", 0.5, LONGEST_S)
@@ -179,6 +182,7 @@ def parse_campaign(document: Table) -> Campaign:
         checks=_checks(checks),
         checker=None if checker is None else checker[0],
         sources=sources,
+        sites=read_sites(document.table("sites")) if "sites" in document else None,
     )
 
 
@@ -375,6 +379,10 @@ def _parameter(table: Table, parameter: Parameter) -> Any:
         return table.choice(name, parameter.choices, default)
     if parameter.type == "kinds":
         return table.texts(name, default, choices=tuple(protocols.MESSAGE_IDS))
+    if parameter.type == "site":
+        return table.word(name, default)
+    if parameter.type == "sites":
+        return table.texts(name, default, what='two sites that are joined, such as ["north", "south"]')
     return table.texts(name, default, what=f'a list of board names, or "{HOST}"')
 
 
@@ -388,12 +396,13 @@ def _nemesis(table: Table, duration_s: float) -> NemesisSpec:
 
 
 def _checks(table: Table) -> ChecksSpec:
-    table.only("progress_within_s", "converge_within_s", "operations_at_least", "file", "ranges")
+    table.only("progress_within_s", "converge_within_s", "operations_at_least", "file", "ranges", "reroute_within_s")
     return ChecksSpec(
         progress_within_s=table.seconds("progress_within_s", 0.1, 3600, ChecksSpec.progress_within_s),
         converge_within_s=table.seconds("converge_within_s", 0.1, 3600, ChecksSpec.converge_within_s),
         operations_at_least=table.integer("operations_at_least", 0, 1_000_000, ChecksSpec.operations_at_least),
         ranges=_ranges(table.table("ranges", {})),
+        reroute_within_s=table.seconds("reroute_within_s", 0.1, 3600, ChecksSpec.reroute_within_s),
     )
 
 

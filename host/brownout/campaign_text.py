@@ -29,6 +29,8 @@ def campaign_text(campaign: Campaign, comment: str = "") -> str:
     parts = ["".join(f"# {line}\n" for line in comment.splitlines()), _table("[campaign]", head)]
     if campaign.timing:
         parts.append(_table("[timing]", campaign.timing))
+    if campaign.sites is not None:
+        parts.append(_table("[sites]", vars(campaign.sites)))
     parts += [_table(f"[protocol.{name}]", options) for name, options in campaign.options.items()]
     parts.append(_table("[workload]", _workload(campaign.workload)))
     parts += [_table("[[operation]]", _operation(entry)) for entry in campaign.workload.operations]

@@ -26,7 +26,8 @@ HOST = "host"  # in `from` and `to`: the controller with its clients
 class Parameter:
     """One key that a kind of fault takes beside the common ones.
 
-    type: integer | number | choice | kinds | ends (board names or "host"). low and high bound numbers.
+    type: integer | number | choice | kinds | ends (board names or "host") | site | sites (two that are joined). low and
+    high bound numbers.
     """
 
     name: str
@@ -137,6 +138,18 @@ _ROWS = (
     ),
     FaultKind("broker_kill", "broker", "the broker dies and starts anew, empty"),
     FaultKind("broker_stall", "broker", "the broker stops answering, and goes on later"),
+    FaultKind(
+        "broker",
+        "broker",
+        "the broker of one site dies and starts anew, empty; the other sites' live on",
+        parameters=(Parameter("site", "site", required=True),),
+    ),
+    FaultKind(
+        "bridge",
+        "broker",
+        "the bridge between the brokers of two sites is cut; each site goes on by itself",
+        parameters=(Parameter("between", "sites", required=True),),
+    ),
     FaultKind("drop", "message", "messages that match are lost", parameters=_MATCH),
     FaultKind("hold", "message", "messages that match are kept back until the fault heals", parameters=_MATCH),
     FaultKind(
@@ -241,7 +254,8 @@ _ROWS = (
 
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
 MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
+SITE_KINDS = ("broker", "bridge")  # of the brokers of sites and what joins them; see site_faults.py
 CONDITIONS = ("bitrot", "full", "worn", "skew", "drift", "jump", "pressure")  # of flash, clock, heap; see conditions.py
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
-_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *MALICE, *CONDITIONS)
+_CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *SITE_KINDS, *MALICE, *CONDITIONS)
 NEMESIS_KINDS = tuple(row.name for row in _ROWS if row.name not in _CHOSEN)

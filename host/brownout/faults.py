@@ -16,9 +16,10 @@ from . import partitions
 from .campaign_file import Campaign, FaultSpec, NemesisSpec, Selector
 from .contracts import LinkRule, Support, UsageError
 from .document import nearest
-from .fault_kinds import HAND_OVER, HOST, KINDS, MALICE, SHAPES, TRAP_POINTS
+from .fault_kinds import HAND_OVER, HOST, KINDS, MALICE, SHAPES, SITE_KINDS, TRAP_POINTS
 from .protocols import add, configuration
 from .rig import PlannedBoard, Rig, choose_boards
+from .sites import Sites, check_boards
 
 PROPOSER = "proposer"
 NEMESIS = "nemesis"  # place of what the seed has drawn
@@ -64,6 +65,7 @@ class Plan:
     faults: tuple[PlannedFault, ...]
     checker: str | None = None  # the file of a check of its own
     sources: Mapping[str, str] = field(default_factory=dict)  # of its own protocols and checker: file name -> text
+    sites: Sites | None = None
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Plan:
         return {**self.timing, **configuration(self.protocols, self.options)}
 
     def to_document(self) -> dict[str, Any]:
-        return {
+        document = {
             "campaign": self.campaign,
             "seed": self.seed,
             "rig": self.rig,
@@ -87,6 +89,7 @@ class Plan:
             "checker": self.checker,
             "sources": _as_plain(self.sources),
         }
+        return document | ({} if self.sites is None else {"sites": self.sites.to_document()})
 
 
 def _as_plain(value: Any) -> Any:
@@ -102,10 +105,17 @@ def plan(campaign: Campaign, rig: Rig, seed: int) -> Plan:
     """Plan the campaign on that rig. UsageError names what the rig lacks, or what is wrong in the campaign."""
     check_support(campaign, rig)
     load_own(campaign.checker, campaign.sources)
+    if campaign.sites is not None and rig.made is None:
+        raise UsageError(
+            f"{rig.source}: campaign {campaign.name!r} has [sites], whose brokers are made for a run, "
+            f"and rig {rig.name!r} has one of its own; try --rig virtual, or --rig sim"
+        )
     boards = choose_boards(rig, campaign.name, campaign.voters, campaign.learners, campaign.serial_only)
     random = Random(f"{campaign.name}:{seed}")
     planner = Planner(campaign, boards, random)
     planner.check_operations()
+    if campaign.sites is not None:
+        check_boards(campaign.sites, planner.names, campaign.source)
     drafts = [planner.draft(spec) for spec in campaign.faults]
     if campaign.nemesis:
         drafts += [planner.draft(spec) for spec in planner.draw(campaign.nemesis)]
@@ -128,6 +138,7 @@ def plan(campaign: Campaign, rig: Rig, seed: int) -> Plan:
         faults=faults,
         checker=campaign.checker,
         sources=campaign.sources,
+        sites=campaign.sites,
     )
 
 
@@ -193,6 +204,8 @@ class Planner:
         if spec.parameters.get("first") == HAND_OVER and "hand_over" not in self.campaign.protocols:
             allowed = "protocols with hand_over after vote or stake, in [campaign], or no `first`"
             raise self._error(spec, "first", f"{HAND_OVER!r} needs boards that can", allowed)
+        if spec.kind in SITE_KINDS:
+            self._check_sites(spec)
         at_s = round(spec.at_s + self.random.uniform(0.0, spec.jitter_s), 3)
         parameters = {key: list(value) if isinstance(value, tuple) else value for key, value in spec.parameters.items()}
         boards: tuple[str, ...] = ()
@@ -236,6 +249,17 @@ class Planner:
                     spec, "ppm", what, f"{least} or more (or {-least} or less) for that time, or more time"
                 )
         return {}
+
+    def _check_sites(self, spec: FaultSpec) -> None:
+        """A fault of a site's broker or of a bridge names what there is."""
+        sites = self.campaign.sites
+        if sites is None:
+            raise self._error(spec, "kind", f"{spec.kind!r} needs sites", "a table [sites], or another kind")
+        if spec.kind == "broker" and spec.parameters["site"] not in sites.names:
+            raise self._error(spec, "site", f"unknown site {spec.parameters['site']!r}", ", ".join(sites.names))
+        if spec.kind == "bridge" and tuple(spec.parameters["between"]) not in sites.bridges:
+            bridges = "; ".join(", ".join(bridge) for bridge in sites.bridges)
+            raise self._error(spec, "between", f"no bridge {', '.join(spec.parameters['between'])}", bridges)
 
     def _check_name(self, spec: FaultSpec, key: str, name: str, allowed: Sequence[str]) -> None:
         if name not in allowed:

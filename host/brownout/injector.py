@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import conditions
+from . import conditions, site_faults
 from .contracts import LinkCount, LinkRule, RigError, Support
-from .fault_kinds import CONDITIONS, HAND_OVER, MALICE
+from .fault_kinds import CONDITIONS, HAND_OVER, MALICE, SITE_KINDS
 from .faults import PlannedFault, link_rules
 from .history import BoardEvent, FaultRecord, FaultStage
 from .pace import Task
@@ -156,6 +156,8 @@ class FaultLife:
             self._malice()
         elif self.fault.kind in CONDITIONS:
             conditions.run(self)
+        elif self.fault.kind in SITE_KINDS:
+            site_faults.run(self)
         elif self.fault.kind == "upgrade":
             self._upgrade()
         elif self.fault.kind == "restore":

@@ -23,6 +23,7 @@ from brownout_node import core
 from brownout_node.core import codec, schema
 from brownout_node.core.config import Config
 from brownout_node.core.errors import ConfigError
+from brownout_node.transport import routes
 
 from .contracts import UsageError
 
@@ -97,6 +98,8 @@ def _take(name: str, module: ModuleType, file: str | None = None, source: str | 
 
 def _take_firmware() -> None:
     _take_rows("schema.py", schema)
+    _take_rows("transport/routes.py", routes)
+    codec.learn(routes)
     for info in sorted(pkgutil.iter_modules(core.__path__), key=lambda info: info.name):
         module = importlib.import_module(f"{core.__name__}.{info.name}")
         if hasattr(module, "PROTOCOL"):

@@ -1,14 +1,16 @@
 """A board's configuration: checked once, completely, before anything starts; the host checks the same document.
 
 Config(document) takes what config.json holds. Required: cluster, board, bed, seed, roster ([board, name, weight], ..).
-Optional: protocols, options, keys, the timings below, mesh and telemetry ("serial" | "mqtt"), mqtt, wifi, watchdog_ms,
-and name (which then must be the roster's). Every fault is a ConfigError that names the key and says what is allowed.
-This file must not read files or act on anything.
+Optional: protocols, options, keys, the timings below, mesh and telemetry ("serial" | "mqtt"), mqtt, routes, wifi,
+watchdog_ms, and name (which then must be the roster's). Every fault is a ConfigError that names the key and says what
+is allowed. This file must not read files or act on anything.
 
     options: {"work": {"difficulty_bits": 14}}, by protocol; integers, as the protocol's own OPTIONS say
     keys: [[2, "00..ff"], ..], 32 bytes in hexadecimal that this board shares with that one and with nobody else
     mqtt: {"host": "10.0.0.1", "port": 1883, "user": "b1", "password": None, "keep_alive_s": 10, "tls": None}
     tls:  {"ca": "/ca.der", "cert": "/b1.der", "key": "/b1.key", "server_name": "broker"}, each optional
+    routes: [["north"], ["south", "10.0.1.1", 1883], ["serial"]], 2 to 4 in order of preference: the name of the broker
+            in mqtt, others that take the same user, and last, perhaps, the cable
     wifi: {"ssid": "bed", "password": "secret", "address": "10.0.0.11/24", "gateway": "10.0.0.1"}, the last two optional
 """
 
@@ -98,7 +100,7 @@ class Config(Options):
             "config",
             document,
             "cluster board seed bed roster",
-            optional + " name protocols options keys mesh telemetry mqtt wifi",
+            optional + " name protocols options keys mesh telemetry mqtt routes wifi",
         )
         for key, value in numbers("", _NUMBERS, document):
             setattr(self, key, value)
@@ -149,9 +151,27 @@ class Config(Options):
         transports = ("serial",) if mqtt is None else ("serial", "mqtt")
         self.mesh = _choice("mesh", document.get("mesh", transports[-1]), transports)
         self.telemetry = _choice("telemetry", document.get("telemetry", "serial"), transports)
+        self.routes = self._routes(document["routes"]) if "routes" in document else None
         self.wifi = document.get("wifi")
         if self.wifi is not None:
             _texts("wifi", self.wifi, "ssid password", "address gateway")
+
+    def _routes(self, rows):
+        if self.mesh != "mqtt" or not 2 <= len(_rows("routes", rows, 4)):
+            fail("routes", rows, "2 to 4, with mesh mqtt")
+        known = []
+        for row in rows:
+            # A broker has a name, and one that is not in mqtt has an address; the cable is the last one.
+            wanted = 1 if not known or _rows("routes", row, 3)[0] == "serial" else 3
+            if len(_rows("routes", row, 3)) != wanted or _word("routes", row[0]) in known or "serial" in known:
+                fail("routes", row, "[name] first, [name, host, port], [serial] last; each name once")
+            if wanted == 3:
+                _text("routes host", row[1])
+                number("routes port", row[2], 1, 65535)
+            known.append(row[0])
+        if known[0] == "serial":
+            fail("routes", "serial", "a broker first")
+        return tuple(rows)
 
     def _mqtt(self, table):
         _table("mqtt", table, "host", "port user password keep_alive_s tls")

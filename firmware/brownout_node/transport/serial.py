@@ -200,7 +200,7 @@ class SerialLink:
 
     def __init__(self, console, on_payload):
         self._console = console
-        self._on_payload = on_payload
+        self.on_payload = on_payload
         self._pending = b""
         self._waits = asyncio.Event()
         self.dropped = 0
@@ -230,7 +230,7 @@ class SerialLink:
         try:
             while True:
                 for payload in decoder.feed(await self._console.read()):
-                    self._on_payload(payload)
+                    self.on_payload(payload)
         finally:
             flusher.cancel()
 

@@ -31,6 +31,7 @@ from . import (
     recovery,
     register,
     sampling,
+    sites,
     stake,
     telemetry,
     validity,
@@ -96,6 +97,8 @@ def judge(history: History) -> dict[str, Any]:
     """The document of verdict.json."""
     run = Run(history)
     checks = [check(run) for check in checks_of(run.protocols)]
+    if history.plan.get("sites"):
+        checks.append(sites.check(run))
     file = history.plan.get("checker")
     if file is not None:
         checks.append(own.check(run, file, history.plan["sources"][file]))

@@ -25,7 +25,7 @@ DARK_KINDS = frozenset(
     {"cut", "cycle", "power_flap", "blackout", "reset", "cut_mid_write", "wipe", "restore", "bitrot", "upgrade", "trap"}
 )
 DARK_WHEN_SPRUNG = frozenset({"cut_mid_write", "trap"})  # armed when applied; dark only from the proof on
-BROKER_KINDS = frozenset({"broker_kill", "broker_stall"})
+BROKER_KINDS = frozenset({"broker_kill", "broker_stall", "broker", "bridge"})
 # Faults after which a journal may be missing or invalid.
 JOURNAL_KINDS = frozenset({"wipe", "restore", "bitrot", "worn"})
 

@@ -16,6 +16,7 @@ from brownout_node.core import adversary, schema
 from ..bed import READY_WITHIN_S, TRAP_ACTIONS, TRAP_POINTS
 from ..contracts import LinkCount, LinkRule, PowerState, RigError, Support
 from ..faults import Plan
+from ..link_rules import HOST
 from ..mqtt_connection import Connect, Connection
 from ..pace import Pace
 from ..protocols import OPERATION_IDS
@@ -49,6 +50,7 @@ class SimBed:
         self.spec = spec
         self.rig = rig
         self.plan = plan
+        self.sites = plan.sites
         self.engine = Engine()
         self._tasks = VirtualPace(self.engine)
         self.pace: Pace = self._tasks
@@ -64,6 +66,7 @@ class SimBed:
             plan.configuration,
             weather,
             parts,
+            plan.sites,
         )
         self.watch = Watch(self.pace)
         self.telemetry = self.world.telemetry
@@ -151,6 +154,8 @@ class SimBed:
             self.link.clear()
             healed.append("links cleared")
         self.broker.start()
+        for bridge in self.world.network.bridges:
+            self.broker.join(bridge)
         for name, board in self.world.boards.items():
             if not board.plugged:
                 self.cable.plug([name])
@@ -183,7 +188,27 @@ class SimBed:
         return self._changed.wait_for(lambda: model.on == on, within_s)
 
     def wait_for_broker(self, *, answers: bool, within_s: float) -> bool:
-        return self.world.network.answers == answers
+        return self.world.network.answers() == answers
+
+    def broker_of_site_answers(self, site: str, *, answers: bool, within_s: float) -> bool:
+        """Whether the broker of that site serves, or does not."""
+        return self.world.network.answers(site) == answers
+
+    def crosses(self, source: str, target: str, within_s: float) -> bool:
+        """Whether a message that the host puts to one site's broker comes out at the other's."""
+        arrived = self.pace.condition()
+        came: list[bytes] = []
+
+        def arrive(data: bytes) -> None:
+            with arrived:
+                came.append(data)
+                arrived.notify_all()
+
+        assert self.plan.sites is not None
+        via = self.plan.sites.path(source, target)
+        self.world.network.send(HOST, HOST, b"probe", arrive, self.now_ns(), via=via)
+        with arrived:
+            return arrived.wait_for(lambda: bool(came), within_s)
 
     def upgrade(self, boards: Sequence[str]) -> Callable[[], None]:
         """What is returned makes these boards name other firmware, and send what the next release sends."""
@@ -297,19 +322,30 @@ class SimBroker:
         self._network = switch.world.network
         self.supports = support
 
-    def kill(self) -> None:
+    def kill(self, site: str | None = None) -> None:
         self._switch.wait()
-        self._network.kill()
+        self._network.kill(site)
 
     def stall(self) -> None:
         self._switch.wait()
         self._network.stall()
 
-    def start(self) -> None:
+    def start(self, site: str | None = None) -> None:
         self._switch.wait()
-        self._network.start()
+        self._network.start(site)
 
-    def state(self) -> dict[str, Any]:
+    def cut(self, between: Sequence[str]) -> None:
+        self._switch.wait()
+        self._network.cut(between)
+
+    def join(self, between: Sequence[str]) -> None:
+        self._switch.wait()
+        self._network.join(between)
+
+    def state(self, site: str | None = None) -> dict[str, Any]:
+        if site is not None:
+            broker = self._network.brokers[site]
+            return {"running": broker.up, "stalled": broker.stalled, "deaths": broker.deaths}
         return {"running": self._network.up, "stalled": self._network.stalled}
 
 

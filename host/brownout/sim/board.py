@@ -21,6 +21,7 @@ from brownout_node.core.step import step
 from brownout_node.degraded import Degraded
 from brownout_node.storage.journal import Journal, format_genesis
 from brownout_node.telemetry import Telemetry
+from brownout_node.transport.routes import LOOK_MS, REROUTED, Routes
 from brownout_node.transport.serial import read_events
 
 from .. import next_release
@@ -54,7 +55,9 @@ class World(Protocol):
 
     def power_changed(self, board: SimBoard) -> None: ...
 
-    def broker_answers(self) -> bool: ...
+    def home(self, name: str) -> str: ...
+
+    def broker_answers(self, site: str) -> bool: ...
 
 
 @dataclass
@@ -98,6 +101,8 @@ class SimBoard:
         self.on = False
         self.halted = False
         self.connected = False
+        self._home = world.home(name)
+        self.routes: Routes | None = None
         self.plugged = True
         self.starts = 0
         self.life = 0  # counts power-ons; what was scheduled in an earlier life does nothing
@@ -116,6 +121,17 @@ class SimBoard:
         self._tick_ns = self.config.tick_ms * 1_000_000
         self._effects_left = -1
         format_genesis(self.flash, self.config.cluster, self.number)
+
+    @property
+    def by_cable(self) -> bool:
+        """Whether what it tells other boards goes by its cable."""
+        routes = self.routes
+        return self.mesh == "serial" or (routes is not None and routes.by_cable and routes.taken_ms is not None)
+
+    @property
+    def route(self) -> str:
+        """The site whose broker it is connected to, or tries; or the cable."""
+        return self._home if self.routes is None else self.routes.names[self.routes.at]
 
     def upgrade(self) -> None:
         """What it sends from now on is the next release's; the core that makes it is the same."""
@@ -160,6 +176,7 @@ class SimBoard:
         self.life += 1
         self.node = None
         self.connected = False
+        self.routes = None
         self._effects_left = -1
         self.requests_left = None
 
@@ -179,6 +196,9 @@ class SimBoard:
         self._retry_ms = FIRST_RETRY_MS
         self._packets = 0
         self._window: dict[int, bytes] = {}
+        self.routes = None
+        if self.config.routes is not None:
+            self.routes = Routes([row[0] for row in self.config.routes])
         try:
             self.journal = self._parts.journal(self.flash)
             self.journal.open()
@@ -298,6 +318,8 @@ class SimBoard:
         """Bytes have arrived from a board, or from the host (schema.HOST)."""
         if self.node is None or self.halted:
             return
+        if self.routes is not None:
+            self._heard()
         self._inbox.append((source, data))
         if self._work_due:
             return
@@ -421,29 +443,71 @@ class SimBoard:
             self.telemetry.acknowledge(sequence, self.now_ms())
             self.telemetry.flush(self.now_ms())
 
-    # The broker.
+    # The broker, and where the configuration names more than one, the way that transport/routes.py chooses.
 
     def try_to_connect(self, life: int) -> None:
         if life != self.life or self.connected or self.node is None or self.halted:
             return
-        if not self.world.broker_answers():
-            pause_ms = self._retry_ms // 2 + self._random.randrange(self._retry_ms // 2)
-            self._retry_ms = min(2 * self._retry_ms, LAST_RETRY_MS)
-            self.engine.at(self.engine.now_ns + pause_ms * 1_000_000, self.try_to_connect, life)
+        routes = self.routes
+        if routes is not None and routes.by_cable:
+            routes.taken(self.now_ms())
+            self._look_later()
+            return
+        if not self.world.broker_answers(self.route):
+            self._try_later()
             return
         self._retry_ms = FIRST_RETRY_MS
         self.connected = True
+        if routes is not None:
+            routes.taken(self.now_ms())
+            if routes.at:
+                self._look_later()
         self.node.emit(schema.CONNECTED, ("mqtt",))
         self._work(False)
         for packet in list(self._window):
             self._transmit(packet, life)
 
+    def _try_later(self) -> None:
+        if self.routes is not None:
+            self.routes.failed(self.now_ms())
+            pause_ms = self.routes.pause_ms(self._random.randrange)
+        else:
+            pause_ms = self._retry_ms // 2 + self._random.randrange(self._retry_ms // 2)
+            self._retry_ms = min(2 * self._retry_ms, LAST_RETRY_MS)
+        self.engine.at(self.engine.now_ns + pause_ms * 1_000_000, self.try_to_connect, self.life)
+
     def disconnect(self) -> None:
         """The broker went away."""
         if self.connected:
             self.connected = False
+            if self.routes is not None:
+                self._try_later()
+                return
             pause_ms = FIRST_RETRY_MS // 2 + self._random.randrange(FIRST_RETRY_MS // 2)
             self.engine.at(self.engine.now_ns + pause_ms * 1_000_000, self.try_to_connect, self.life)
+
+    def _heard(self) -> None:
+        assert self.routes is not None and self.node is not None
+        change = self.routes.heard(self.now_ms())
+        if change is not None:
+            self.node.emit(REROUTED, change)
+
+    def _look_later(self) -> None:
+        assert self.routes is not None
+        due_ns = self.engine.now_ns + LOOK_MS * 1_000_000
+        self.engine.at(due_ns, self._look, self.life, self.routes.taken_ms)
+
+    def _look(self, life: int, taken_ms: int) -> None:
+        """See whether an earlier route serves again, while this one stands."""
+        routes = self.routes
+        if life != self.life or self.halted or routes is None or routes.taken_ms != taken_ms:
+            return
+        if routes.looked(self.world.broker_answers(routes.names[routes.target]), self.now_ms()):
+            self.connected = False
+            pause_ms = routes.pause_ms(self._random.randrange)
+            self.engine.at(self.engine.now_ns + pause_ms * 1_000_000, self.try_to_connect, life)
+        else:
+            self._look_later()
 
     # Traps.
 

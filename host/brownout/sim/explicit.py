@@ -17,6 +17,7 @@ from ..faults import Plan, PlannedFault, load_own
 from ..history import FaultStage, History, Operation
 from ..protocols import DEFAULT
 from ..rig import PlannedBoard
+from ..sites import Sites
 from ..store import load, read_document
 from ..workload import PlannedOperation, WorkloadPlan
 from .network import Struck, Weather
@@ -51,11 +52,13 @@ def read_run(folder: Path) -> Recorded:
 
 def read_plan(document: dict[str, Any]) -> Plan:
     """plan.json as a plan again."""
-    document = {"protocols": DEFAULT, "options": {}, "checker": None, "sources": {}, **document}  # older plans
+    document = {"protocols": DEFAULT, "options": {}, "checker": None, "sources": {}, "sites": None, **document}
     load_own(document["checker"], document["sources"])
     faults = [PlannedFault(**{**entry, "boards": tuple(entry["boards"])}) for entry in document["faults"]]
     boards = tuple(PlannedBoard(**entry) for entry in document["boards"])
-    return Plan(**{**document, "boards": boards, "faults": tuple(faults), "protocols": tuple(document["protocols"])})
+    sites = None if document["sites"] is None else Sites.from_document(document["sites"])
+    more = {"boards": boards, "faults": tuple(faults), "protocols": tuple(document["protocols"]), "sites": sites}
+    return Plan(**{**document, **more})
 
 
 def explicit(run: Recorded, the_plan: Plan) -> Campaign:
@@ -75,6 +78,7 @@ def explicit(run: Recorded, the_plan: Plan) -> Campaign:
         options=the_plan.options,
         checker=the_plan.checker,
         sources=the_plan.sources,
+        sites=the_plan.sites,
         workload=replace(
             WorkloadPlan(),
             operation_timeout_s=float(the_plan.workload["operation_timeout_s"]),
@@ -101,7 +105,7 @@ def _operations(done: Sequence[Operation], began_ns: int, duration_s: float) -> 
 
 def _fault(fault: PlannedFault, history: History, began_ns: int) -> FaultSpec:
     parameters = {key: value for key, value in fault.parameters.items() if key in _parameter_names(fault.kind)}
-    for end in ("from", "to", "kinds"):
+    for end in ("from", "to", "kinds", "between"):
         if end in parameters:
             parameters[end] = tuple(parameters[end])
     select: Any = None

@@ -1,8 +1,9 @@
 """Messages on their way, in virtual time: from board to broker to board, in order within a pair unless told otherwise.
 
 The rules that faults set are judged by the very code that judges them in the virtual lab (link_rules.py), at the same
-place: on the way down to the receiver, and for what boards tell the host on the way up. The broker is a hop that can
-die (what it had is lost, connections end) or stall (what it had comes late). Must not look into messages beyond that.
+place: on the way down to the receiver, and for what boards tell the host on the way up. A broker is a hop that can die
+(what it had is lost, connections end) or stall (what it had comes late). There is one, or one at each site, and a
+bridge between two of them takes its time and can be cut. Must not look into messages beyond that.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from ..contracts import LinkCount, LinkRule
 from ..link_rules import HOST, RuleBook, read_header
 from ..protocols import MESSAGES
 from ..rig import SimSpec
+from ..sites import Sites
 from .engine import Engine
 
 TOPIC_BYTES = 16  # of an MQTT packet beside its payload, for lines with a bandwidth
@@ -57,6 +60,18 @@ class Struck:
     for_s: float = 0.0
 
 
+ONE = ("",)  # the way through a broker that is the only one
+
+
+@dataclass(slots=True)
+class Hop:
+    """A broker, or a bridge between two."""
+
+    up: bool = True
+    stalled: bool = False
+    deaths: int = 0
+
+
 @dataclass(slots=True)
 class Parcel:
     """One message on one directed pair. deliver(data) is called where it arrives."""
@@ -65,48 +80,67 @@ class Parcel:
     target: str
     data: bytes
     deliver: Callable[[bytes], None]
-    epoch: int  # of the broker, when it was sent
+    via: tuple[str, ...]  # the brokers on its way
+    deaths: int  # of these brokers and of the bridges between them, when it was sent
     seen: set[str] | None = None
     holders: set[str] | None = None
 
 
 class Network:
-    """on_broker(up) is called when the broker comes or goes."""
+    """on_broker(site, up) is called when a broker comes or goes; the site of one that is the only one is empty."""
 
     def __init__(
-        self, engine: Engine, spec: SimSpec, boards: Sequence[str], seed: int, weather: Weather | None = None
+        self,
+        engine: Engine,
+        spec: SimSpec,
+        boards: Sequence[str],
+        seed: int,
+        weather: Weather | None = None,
+        sites: Sites | None = None,
     ) -> None:
         self.engine = engine
         self.rules = RuleBook(boards, seed)
-        self.up = True
-        self.stalled = False
+        self.brokers = {site: Hop() for site in (ONE if sites is None else sites.names)}
+        self.bridges = {bridge: Hop() for bridge in (() if sites is None else sites.bridges)}
+        self._sites = sites
         self.weather = weather or Weather()
-        self.on_broker: Callable[[bool], None] | None = None
+        self.on_broker: Callable[[str, bool], None] | None = None
         self.sent = 0
         self.lost = 0
         self.struck: list[Struck] = []
         self._seen: dict[tuple[str, str, int, int | None], int] = {}
         self._random = Random(f"{seed} network")
         self._hop_ns = _latency(spec, self._random)
-        self._epoch = 0
         self._last_ns: dict[tuple[str, str], int] = {}  # when the last message of a pair arrives
         self._waiting: list[Parcel] = []  # behind a stalled broker
+        self._ways: dict[tuple[str, ...], tuple[list[Hop], int]] = {}
         self._held: deque[Parcel] = deque()
         self._held_by: dict[str, int] = {}
 
     # Sending.
 
     def send(
-        self, source: str, target: str, data: bytes, deliver: Callable[[bytes], None], depart_ns: int, hops: int = 2
+        self,
+        source: str,
+        target: str,
+        data: bytes,
+        deliver: Callable[[bytes], None],
+        depart_ns: int,
+        hops: int = 2,
+        via: tuple[str, ...] = ONE,
     ) -> None:
-        """Send one message through the broker; deliver(data) is called when it arrives, if it does."""
-        if not self.up:
+        """Send one message through these brokers; deliver(data) is called when it arrives, if it does."""
+        way, between_ns = self._ways.get(via) or self._way(via)
+        if not all(hop.up for hop in way):
             self.lost += 1
             return
         self.sent += 1
         hop_ns = self._hop_ns
         arrive_ns = depart_ns + hop_ns() + (hop_ns() if hops == 2 else 0)
-        parcel = Parcel(source, target, data, deliver, self._epoch)
+        for _bridge in via[1:]:
+            arrive_ns += hop_ns()
+        arrive_ns += between_ns
+        parcel = Parcel(source, target, data, deliver, via, _deaths(way))
         weather = self.weather
         if self._weather_reigns() and source != HOST and target != HOST:
             draw = self._random.random
@@ -130,6 +164,20 @@ class Network:
         self._last_ns[pair] = arrive_ns
         self.engine.at(arrive_ns, self._arrive, parcel)
 
+    def _way(self, via: tuple[str, ...]) -> tuple[list[Hop], int]:
+        """The brokers and bridges of a way, and what the bridges take."""
+        way = [self.brokers[site] for site in via]
+        between_ns = 0
+        if self._sites is not None:
+            way += [self.bridge(pair) for pair in pairwise(via)]
+            between_ns = int(self._sites.between_ms(via) * 1e6)
+        self._ways[via] = way, between_ns
+        return way, between_ns
+
+    def bridge(self, between: Sequence[str]) -> Hop:
+        first, last = between
+        return self.bridges[(first, last) if (first, last) in self.bridges else (last, first)]
+
     def _weather_reigns(self) -> bool:
         weather = self.weather
         return not weather.calm and (weather.until_s is None or self.engine.now_ns < weather.until_s * 1e9)
@@ -149,9 +197,10 @@ class Network:
         self.struck.append(Struck(action, MESSAGES[kind][1], height, parcel.source, parcel.target, nth, at_s, for_s))
 
     def _arrive(self, parcel: Parcel) -> None:
-        if parcel.epoch != self._epoch:
+        way = self._ways[parcel.via][0]
+        if parcel.deaths != _deaths(way):
             self.lost += 1
-        elif self.stalled:
+        elif any(hop.stalled for hop in way):
             self._waiting.append(parcel)
         elif self.rules.judges:
             self._judge(parcel)
@@ -174,7 +223,7 @@ class Network:
             self._deliver(parcel, verdict.copies)
 
     def _late(self, parcel: Parcel, copies: int) -> None:
-        if parcel.epoch == self._epoch:
+        if parcel.deaths == _deaths(self._ways[parcel.via][0]):
             self._deliver(parcel, copies)
         else:
             self.lost += 1
@@ -223,35 +272,63 @@ class Network:
             else:
                 self.engine.at(self.engine.now_ns, self._judge, parcel)
 
-    # The broker.
+    # The brokers and bridges. Where no site is named, all brokers are meant.
 
-    def kill(self) -> None:
-        if self.up:
-            self.up = False
-            self._epoch += 1
-            self._waiting.clear()
-            self.stalled = False
-            self._tell()
+    def _named(self, site: str | None) -> list[str]:
+        return list(self.brokers) if site is None else [site]
 
-    def stall(self) -> None:
-        self.stalled = self.up
+    def kill(self, site: str | None = None) -> None:
+        for name in self._named(site):
+            broker = self.brokers[name]
+            if broker.up:
+                broker.up = broker.stalled = False
+                broker.deaths += 1
+                self._waiting = [parcel for parcel in self._waiting if name not in parcel.via]
+                self._tell(name, False)
 
-    def start(self) -> None:
-        if not self.up:
-            self.up = True
-            self._tell()
-        self.stalled = False
+    def stall(self, site: str | None = None) -> None:
+        for name in self._named(site):
+            self.brokers[name].stalled = self.brokers[name].up
+
+    def start(self, site: str | None = None) -> None:
+        for name in self._named(site):
+            broker = self.brokers[name]
+            broker.stalled = False
+            if not broker.up:
+                broker.up = True
+                self._tell(name, True)
         waiting, self._waiting = self._waiting, []
         for parcel in waiting:
             self.engine.at(self.engine.now_ns, self._arrive, parcel)
 
-    def _tell(self) -> None:
+    def cut(self, between: Sequence[str]) -> None:
+        """Cut a bridge: what is on it is lost."""
+        bridge = self.bridge(between)
+        bridge.deaths += bridge.up
+        bridge.up = False
+
+    def join(self, between: Sequence[str]) -> None:
+        self.bridge(between).up = True
+
+    def _tell(self, site: str, up: bool) -> None:
         if self.on_broker is not None:
-            self.on_broker(self.up)
+            self.on_broker(site, up)
+
+    def answers(self, site: str | None = None) -> bool:
+        """Whether that broker serves; where none is named, whether any does."""
+        return any(self.brokers[name].up and not self.brokers[name].stalled for name in self._named(site))
 
     @property
-    def answers(self) -> bool:
-        return self.up and not self.stalled
+    def up(self) -> bool:
+        return any(broker.up for broker in self.brokers.values())
+
+    @property
+    def stalled(self) -> bool:
+        return any(broker.stalled for broker in self.brokers.values())
+
+
+def _deaths(way: Iterable[Hop]) -> int:
+    return sum(hop.deaths for hop in way)
 
 
 def _latency(spec: SimSpec, random: Random) -> Callable[[], int]:

@@ -94,6 +94,7 @@ def without(campaign: Campaign, number: int) -> Campaign | None:
         serial_only=min(campaign.serial_only, campaign.boards - 1),
         faults=tuple(faults),
         workload=replace(campaign.workload, operations=operations),
+        sites=None if campaign.sites is None else campaign.sites.with_boards(left),
     )
 
 

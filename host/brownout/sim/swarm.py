@@ -25,6 +25,7 @@ from .network import Weather
 SHORTEST_S, LONGEST_S = 3.0, 6.0  # of the time under faults
 PROGRESS_WITHIN_S = 5.0  # in virtual time; nobody's machine is slow here
 CONVERGE_WITHIN_S = 8.0
+REROUTE_WITHIN_S = 2.0
 MOST_LEARNERS = 8  # a crowd of learners costs time and adds no new course of events
 CORE_SHARE = 0.3  # of the runs: how many end with a minority still away
 LEAST_WITH_MALICE = 4  # voters, of which one weighs less than a third
@@ -84,10 +85,12 @@ class _Drawing:
             workload=self._workload(),
             faults=tuple(faults),
             nemesis=None,
+            sites=None if campaign.sites is None else campaign.sites.among(self.names),
             checks=ChecksSpec(
                 min(self._progress_s() * self._slower(timing), campaign.checks.progress_within_s),
                 min(CONVERGE_WITHIN_S, campaign.checks.converge_within_s),
                 operations_at_least=1,
+                reroute_within_s=min(REROUTE_WITHIN_S, campaign.checks.reroute_within_s),
             ),
         )
         return Drawn(drawn, self._weather())

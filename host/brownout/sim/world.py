@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from brownout_node.core import codec, schema
+from brownout_node.transport.routes import CABLE
 
 from .. import resources
 from ..board_events import MQTT, SERIAL
@@ -24,6 +25,7 @@ from ..next_release import as_next
 from ..protocols import keys_of
 from ..rig import PlannedBoard, SimSpec
 from ..serial_cable import ACKNOWLEDGE_AFTER_EVENTS, ACKNOWLEDGE_AFTER_S
+from ..sites import Sites, routes_of
 from ..telemetry import Telemetry
 from .board import SimBoard
 from .engine import Engine
@@ -68,6 +70,7 @@ class SimWorld:
         configuration: dict[str, Any],
         weather: Weather | None = None,
         parts: Callable[[Mapping[str, Any]], Parts] | None = None,
+        sites: Sites | None = None,
     ) -> None:
         self.engine = engine
         self.spec = spec
@@ -75,7 +78,8 @@ class SimWorld:
         self.cluster = cluster
         self.names = tuple(board.name for board in boards)
         self.telemetry = Telemetry(bed, lambda: engine.now_ns)
-        self.network = Network(engine, spec, self.names, seed, weather)
+        self.network = Network(engine, spec, self.names, seed, weather, sites)
+        self.sites = sites
         self.network.on_broker = self._broker_changed
         self.random = Random(f"{seed} world")
         self.on_power: Callable[[], None] = lambda: None
@@ -94,6 +98,8 @@ class SimWorld:
             document |= keys_of(configuration["protocols"], seed, board.board, [other.board for other in boards])
             if board.mesh == "mqtt":
                 document["mqtt"] = {"host": "broker", "port": BROKER_PORT}
+                if sites is not None and len(names := sites.routes(board.name)) > 1:
+                    document["routes"] = routes_of(names, dict.fromkeys(sites.names, ("broker", BROKER_PORT)))
             made_of = parts(document) if parts is not None else None
             self.boards[board.name] = SimBoard(self, board.name, document, spec, about, seed, made_of)
         self._targets = self._all_targets([board for board in boards if board.weight])
@@ -125,7 +131,7 @@ class SimWorld:
     # Between boards.
 
     def mesh(self, board: SimBoard, to: int, data: bytes, depart_ns: int) -> None:
-        serial = board.mesh == "serial"
+        serial = board.by_cable
         if not (board.plugged if serial else board.connected):
             return
         if board.release > 1:
@@ -133,11 +139,25 @@ class SimWorld:
         if serial:
             depart_ns += self._serial_ns
         send = self.network.send
+        if self.sites is None:
+            for name, hear in self._targets[board.name].get(to, ()):
+                send(board.name, name, data, hear, depart_ns)
+            return
+        here = self._broker_of(board)
         for name, hear in self._targets[board.name].get(to, ()):
-            send(board.name, name, data, hear, depart_ns)
+            via = self.sites.path(here, self._broker_of(self.boards[name]))
+            send(board.name, name, data, hear, depart_ns, via=via)
+
+    def _broker_of(self, board: SimBoard) -> str:
+        """The site of the broker that the board, or the host's bridge on its behalf, is connected to."""
+        if self.sites is None or not (board.by_cable or board.route == CABLE):
+            return board.route
+        living = [site for site, broker in self.network.brokers.items() if broker.up]
+        home = self.sites.home(board.name)
+        return home if home in living or not living else living[0]
 
     def _hear(self, board: SimBoard, source: int, data: bytes) -> None:
-        if board.mesh == "serial":
+        if board.by_cable:
             self.engine.at(self.engine.now_ns + self._serial_ns, self._hear_by_cable, board, source, data)
         elif board.connected:
             self._note(source, board.number, data)
@@ -158,12 +178,13 @@ class SimWorld:
         self._clients.remove(handler)
 
     def reply(self, board: SimBoard, client: int, data: bytes, depart_ns: int) -> None:
-        if board.mesh == "serial":
+        if board.by_cable:
             depart_ns += self._serial_ns
         if board.release > 1:
             data = as_next(data)
-        if board.plugged if board.mesh == "serial" else board.connected:
-            self.network.send(board.name, HOST, data, partial(self._client_hears, client), depart_ns)
+        if board.plugged if board.by_cable else board.connected:
+            via = (self._broker_of(board),)
+            self.network.send(board.name, HOST, data, partial(self._client_hears, client), depart_ns, via=via)
 
     def _client_hears(self, client: int, data: bytes) -> None:
         self._note(0, client, data)
@@ -173,8 +194,9 @@ class SimWorld:
 
     def command(self, name: str, data: bytes) -> None:
         """A client's message to a board."""
-        hear = partial(self._hear, self.boards[name], schema.HOST)
-        self.network.send(HOST, name, data, hear, self.engine.now_ns)
+        board = self.boards[name]
+        hear = partial(self._hear, board, schema.HOST)
+        self.network.send(HOST, name, data, hear, self.engine.now_ns, via=(self._broker_of(board),))
 
     def control(self, name: str, number: int, kind: int, fields: tuple[Any, ...]) -> None:
         """The controller's own message, by the board's cable."""
@@ -208,7 +230,7 @@ class SimWorld:
 
     def events_by_broker(self, board: SimBoard, packet: int, events: bytes) -> None:
         deliver = partial(self._ingest_broker, board, packet, board.life)
-        self.network.send(board.name, HOST, events, deliver, self.engine.now_ns)
+        self.network.send(board.name, HOST, events, deliver, self.engine.now_ns, via=(board.route,))
 
     def _ingest_broker(self, board: SimBoard, packet: int, life: int, events: bytes) -> None:
         self._note(board.number, 1, events)
@@ -220,13 +242,17 @@ class SimWorld:
     def power_changed(self, board: SimBoard) -> None:
         self.on_power()
 
-    def broker_answers(self) -> bool:
-        return self.network.answers
+    def home(self, name: str) -> str:
+        return "" if self.sites is None else self.sites.home(name)
 
-    def _broker_changed(self, up: bool) -> None:
+    def broker_answers(self, site: str) -> bool:
+        return self.network.answers(site)
+
+    def _broker_changed(self, site: str, up: bool) -> None:
         if not up:
             for board in self.boards.values():
-                board.disconnect()
+                if board.route == site:
+                    board.disconnect()
 
 
 class SimConnection:
