@@ -18,8 +18,10 @@ KIB = 1024
 TARGET_KIB = 160
 MESSAGES = 100_000
 SETTLED = 10_000
+SETTLED_THREE = 40_000  # three boards on one heap: tables, and what a collection cannot tell from a pointer, level off
 EVERY = 500
 WINDOW = 20  # samples that a level is taken from
+ROOMY_THREE = "640k"
 ROOMY = "320k"  # what grows is asked here, not what fits: a script that is compiled on the spot scatters what stays
 MOST_GROWTH = 1.005  # half a percent is less than two samples of one level differ by
 REPORT_WITHIN_S = 20.0
@@ -32,7 +34,7 @@ def measure(bench: Workbench) -> list[Figure]:
         bed = bench.bed(name, campaign.voters, voters=campaign.voters, protocols=loaded, options=dict(campaign.options))
         figures.append(_after_boot(bed, f"heap after boot: {', '.join(loaded)}"))
         bench.close_bed(name)
-    return [*figures, _growth(bench, "vote"), _growth(bench, "stake")]
+    return [*figures, *(_growth(bench, name) for name in ("vote", "stake", "mirror", "sampling"))]
 
 
 def _suites() -> dict[tuple[str, ...], Campaign]:
@@ -72,24 +74,31 @@ def _after_boot(bed: Bed, name: str) -> Figure:
     )
 
 
-def _growth(bench: Workbench, log: str) -> Figure:
-    bench.progress("feeding 100,000 messages to one board", 0, 1)
-    heap, heights, kinds, took_ms = bench.run("messages.py", MESSAGES, EVERY, log, heap=ROOMY)
-    bench.progress("feeding 100,000 messages to one board", 1, 1)
-    first = SETTLED // EVERY
+def _growth(bench: Workbench, name: str) -> Figure:
+    is_log = name in ("vote", "stake")
+    bench.progress(f"100,000 messages of {name}", 0, 1)
+    if is_log:
+        heap, done, kinds, took_ms = bench.run("messages.py", MESSAGES, EVERY, name, heap=ROOMY)
+        what = f"core and journal of one voter, membership, gossip and {name}, {done:,} heights"
+    else:
+        heap, done, kinds, took_ms = bench.run("suite_messages.py", MESSAGES, EVERY, name, heap=ROOMY_THREE)
+        what = f"cores and journals of three boards together, membership and {name}, {done:,} commands of clients"
+    bench.progress(f"100,000 messages of {name}", 1, 1)
+    settled = SETTLED if is_log else SETTLED_THREE
+    first = settled // EVERY
     early, late = (
         Sample.of([value / KIB for value in part]) for part in (heap[first : first + WINDOW], heap[-WINDOW:])
     )
     return Figure(
-        f"heap after {MESSAGES:,} messages" + ("" if log == "vote" else f", {log}"),
+        f"heap after {MESSAGES:,} messages" + ("" if name == "vote" else f", {name}"),
         late.median,
         "KiB",
         MOST_GROWTH,
         sum(count for _kind, count in kinds),
         p99=late.p99,
-        compared_to=f"after {SETTLED:,} messages",
+        compared_to=f"after {settled:,} messages",
         compared_value=early.median,
         compared_p99=early.p99,
-        note=f"core and journal of one voter, membership, gossip and {log}, {heights:,} heights, "
-        f"{len(kinds)} kinds of messages, {took_ms / sum(count for _kind, count in kinds):.2f} ms a message",
+        note=f"{what}, {len(kinds)} kinds of messages, "
+        f"{took_ms / sum(count for _kind, count in kinds):.2f} ms a message",
     )

@@ -25,6 +25,7 @@ from ..rig import PlannedBoard, load_model, load_rig
 
 ON_BOARD = Path(__file__).with_name("on_board")
 HEAP = "224k"
+LOADED = ("stake", "mirror", "sampling")  # what scripts load beside the first three
 VOTERS = 5
 SEED = 1
 COMMANDS = 1500  # that five replicas decide
@@ -58,7 +59,7 @@ class Workbench:
         try:
             self.micropython = find_micropython()
             self.compiled = self.folder / "compiled"
-            for file in build(load_model("virtual"), protocols=(*DEFAULT, "stake"), whole=True).files:
+            for file in build(load_model("virtual"), protocols=(*DEFAULT, *LOADED), whole=True).files:
                 target = self.compiled / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.data)
