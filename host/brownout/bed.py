@@ -22,13 +22,14 @@ from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
 from .firmware_build import Firmware, build
 from .flash import FlashResult, FlashTarget, flash, raise_failures
-from .mqtt_connection import Connect, MqttConnection, by_broker
+from .mqtt_connection import Connect, by_brokers, connected
 from .pace import Pace, WallPace
 from .protocols import DEFAULT, OPERATION_IDS, keys_of
 from .replay.tap import HOST, FlightRecord
 from .rig import PlannedBoard, Rig, choose_boards, load_model
 from .saved_state import StateClient
 from .serial_hub import SerialHub
+from .sites import Sites, routes_of
 from .switches import lab_switches
 from .telemetry import Telemetry
 from .watch import Watch
@@ -106,6 +107,8 @@ class Hand:
         self.names: tuple[str, ...] = tuple(lab.document["boards"])
         self.places = {name: BoardPlace(name, lab.serial_port(name), *lab.broker_address(name)) for name in self.names}
         self.broker_address = lab.broker_address()
+        self.brokers: dict[str, tuple[str, int]] = lab.sites() if isinstance(lab, VirtualLab) else {}
+        self.broker_addresses = list(self.brokers.values()) or [self.broker_address]
         switches = lab.switches() if isinstance(lab, BenchLab) else lab_switches(self.rig, lab.document)
         self._stack.callback(switches.close)
         self.gateway = switches.gateway
@@ -214,6 +217,7 @@ class Hand:
             healed.append(f"cables plugged in: {', '.join(unplugged)}")
         dark = [board for board, state in self.power.state(self.names).items() if not state.on]
         if dark:
+    sites: where boards are, with a broker at each place.
             self.power.on(dark)
             healed.append(f"power switched on: {', '.join(dark)}")
         if self.conditions is not None:
@@ -229,8 +233,10 @@ class Bed(Hand):
     own: protocols that do not lie in it, file name -> text. recorded: whether boards keep a flight recording.
     """
 
+        sites: Sites | None = None,
     def __init__(
         self,
+        self.sites = sites
         rig: Rig,
         boards: Sequence[PlannedBoard],
         *,
@@ -317,6 +323,7 @@ class Bed(Hand):
         healed = self.heal()
         missing = lab.missing_ports(self.names)
         if missing:
+            sites=self.sites,
             raise RigError(
                 f"{self.rig.source}: no serial port of {', '.join(missing)} at its gateway, with power on"
                 + (f" (before: {'; '.join(healed)})" if healed else "")
@@ -362,24 +369,27 @@ class Bed(Hand):
             rescue=lambda board: self.power.reset([board]),
             progress=self.progress,
         )
+        if self.sites is not None and board.mesh == "mqtt" and isinstance(self.lab, VirtualLab):
+            names = self.sites.routes(board.name)
+            if len(names) > 1:
+                document["routes"] = routes_of(names, self.lab.routes(board.name))
         raise_failures(results)
         for target in targets:
             self.flashed |= target.firmware.hashes
 
     def _listen(self) -> None:
         self.telemetry.subscribe(self.watch.take)
-        self.telemetry.connect(*self.broker_address)
+        self.telemetry.connect(*self.broker_addresses[0], others=self.broker_addresses[1:])
         self._stack.callback(self.telemetry.close)
         if self.flight is not None:
             self._stack.callback(self.flight.close)
             topics = [(f"{self.rig.bed}/g/#", 0), (f"{self.rig.bed}/cmd/#", 0)]
-            tap = MqttConnection("tap", *self.broker_address, topics, self._on_tapped)
-            tap.start()
+            tap = connected("tap", self.broker_addresses, topics, self._on_tapped)
             self._stack.callback(tap.close)
         bridged = {
-            board.name: (self.places[board.name].mqtt_host, self.places[board.name].mqtt_port)
+            board.name: self._bridge_addresses(board.name)
             for board in self.boards
-            if board.mesh == "serial"
+            if board.mesh == "serial" or board.name in standing_in
         }
         self.hub = SerialHub(
             self.rig.bed,
@@ -390,6 +400,7 @@ class Bed(Hand):
             voters=[board.name for board in self.boards if board.weight],
             directory=self.directory / "serial",
             clock=self.now_ns,
+        standing_in = [] if self.sites is None else [name for name in self.names if name in self.sites.serial]
             on_sent=None if self.flight is None else lambda message: self._keep(HOST, message),
         )
 
@@ -401,12 +412,18 @@ class Bed(Hand):
             self._keep(HOST, payload)
         elif len(levels) == 3 and levels[1] in numbers:
             self._keep(numbers[levels[1]], payload)
+            standing_in=[board.name for board in self.boards if board.name in standing_in and board.mesh != "serial"],
 
     def _keep(self, board: int, message: bytes) -> None:
         assert self.flight is not None
         self.flight.message(board, message)
 
     def _power_on(self) -> None:
+    def _bridge_addresses(self, board: str) -> list[tuple[str, int]]:
+        """Where the bridge of a board's cable finds brokers: the links of that board, its own site's first."""
+        routes = self.lab.routes(board) if isinstance(self.lab, VirtualLab) else {}
+        return list(routes.values()) or [(self.places[board].mqtt_host, self.places[board].mqtt_port)]
+
         self.power.on(self.names)
         if self._fed_all_the_same:  # their switches lie; they start by their reset pins, and no cut of theirs is proven
             self.power.reset(self._fed_all_the_same)
@@ -453,12 +470,12 @@ class Bed(Hand):
     @property
     def connect(self) -> Connect:
         """Connections of clients to the broker."""
-        return by_broker("workload", *self.broker_address)
+        return by_brokers("workload", self.broker_addresses)
 
     def states(self) -> StateClient:
         """A way to save boards' states and to give them back."""
         numbers = {board.name: board.board for board in self.boards}
-        return StateClient(by_broker("states", *self.broker_address), self.rig.bed, self.cluster, self.pace, numbers)
+        return StateClient(by_brokers("states", self.broker_addresses), self.rig.bed, self.cluster, self.pace, numbers)
 
     def facts(self) -> dict[str, Any]:
         """What stands around the boards, for the manifest; once everything is up."""
@@ -506,19 +523,47 @@ class Bed(Hand):
     def wait_for_broker(self, *, answers: bool, within_s: float) -> bool:
         """Ask the broker for a connection of its own until it answers, or until it does not."""
         until = self.now_ns() + int(within_s * 1e9)
-        while self._broker_answers() != answers:
+        while self._broker_answers(address) != answers:
             if self.now_ns() > until:
                 return False
             self.pace.sleep(POWER_LOOK_S)
         return True
 
-    def _broker_answers(self) -> bool:
+    def crosses(self, source: str, target: str, within_s: float) -> bool:
+        """Whether a message that the host puts to one site's broker comes out at the other's."""
+        came = self.pace.signal()
+        topic = f"{self.rig.bed}/g/host/probe"  # which no board listens to
+        probe = b"%d %d" % (self.seed, self.now_ns())
+
+        def take(_topic: str, payload: bytes) -> None:
+            if payload == probe:
+                came.set()
+
+        with ExitStack() as stack:
+            try:
+                listening = connected("probe-in", [self.brokers[target]], [(topic, 0)], take, within_s)
+                stack.callback(listening.close)
+                speaking = connected("probe-out", [self.brokers[source]], [], lambda _topic, _payload: None, within_s)
+                stack.callback(speaking.close)
+            except RigError:
+                return False  # a broker that does not answer passes nothing on
+            speaking.publish(topic, probe, 0)
+            return came.wait(within_s)
+
+    def _broker_answers(self, address: tuple[str, int]) -> bool:
         """An MQTT CONNECT by hand: a stalled broker's kernel still accepts connections, it does not answer."""
         hello = b"\x10\x13\x00\x04MQTT\x04\x02\x00\x0a\x00\x07bedhand"
         try:
             with socket.create_connection(self.broker_address, BROKER_ANSWERS_WITHIN_S) as plain:
                 plain.settimeout(BROKER_ANSWERS_WITHIN_S)
                 key = broker_keys.find(*self.broker_address)
+        return self._wait_for_broker(self.broker_addresses[0], answers, within_s)
+
+    def broker_of_site_answers(self, site: str, *, answers: bool, within_s: float) -> bool:
+        """The same of one site's broker."""
+        return self._wait_for_broker(self.brokers[site], answers, within_s)
+
+    def _wait_for_broker(self, address: tuple[str, int], answers: bool, within_s: float) -> bool:
                 probe = key.context.wrap_socket(plain, server_hostname=key.server) if key else plain
                 with probe:
                     probe.sendall(hello)

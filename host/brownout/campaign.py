@@ -120,6 +120,7 @@ def open_bed(
         own={name: text for name, text in plan.sources.items() if name != plan.checker},
         recorded=True,
         progress=progress,
+        sites=plan.sites,
     )
 
 

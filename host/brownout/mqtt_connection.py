@@ -46,6 +46,72 @@ def by_broker(client: str, host: str, port: int, within_s: float = 5.0) -> Conne
     return connect
 
 
+def by_brokers(client: str, addresses: Sequence[tuple[str, int]], within_s: float = 5.0) -> Connect:
+    """Connections to all of these brokers at once: what is published goes to each, what any of them says is heard."""
+    return lambda subscriptions, handler: connected(client, addresses, subscriptions, handler, within_s)
+
+
+def connected(
+    client: str,
+    addresses: Sequence[tuple[str, int]],
+    subscriptions: Sequence[tuple[str, int]],
+    handler: Handler,
+    within_s: float = 5.0,
+) -> MqttConnection | ManyConnections:
+    """A connection to the only broker, or one to each. RigError where none answers."""
+    connection: MqttConnection | ManyConnections
+    if len(addresses) == 1:
+        connection = MqttConnection(client, *addresses[0], subscriptions, handler)
+    else:
+        connection = ManyConnections(client, addresses, subscriptions, handler)
+    connection.start(within_s)
+    return connection
+
+
+class ManyConnections:
+    """One MqttConnection to each of several brokers, as if they were one. The handler is called by one at a time."""
+
+    def __init__(
+        self,
+        client: str,
+        addresses: Sequence[tuple[str, int]],
+        subscriptions: Sequence[tuple[str, int]],
+        handler: Handler,
+    ) -> None:
+        lock = threading.Lock()
+
+        def handle(topic: str, payload: bytes) -> None:
+            with lock:
+                handler(topic, payload)
+
+        self._each = [MqttConnection(client, host, port, subscriptions, handle) for host, port in addresses]
+
+    def start(self, within_s: float = 5.0) -> None:
+        """Connect to all, as far as they are up. RigError where none answers in time."""
+        failed: list[RigError] = []
+        for connection in self._each:
+            try:
+                connection.start(within_s, keep=True)
+            except RigError as error:
+                failed.append(error)
+        if len(failed) == len(self._each):
+            self.close()
+            raise failed[0]
+
+    @property
+    def ready(self) -> bool:
+        return any(connection.ready for connection in self._each)
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+        """Hand the message to every broker that is there; False where none is."""
+        taken = [connection.publish(topic, payload, qos) for connection in self._each]
+        return any(taken)
+
+    def close(self) -> None:
+        for connection in self._each:
+            connection.close()
+
+
 class MqttConnection:
     """Calls `handler(topic, payload)` in the thread of the connection for everything subscribed to.
 
@@ -76,11 +142,12 @@ class MqttConnection:
         self._client.on_message = lambda _client, _data, message: self._handler(message.topic, bytes(message.payload))
         self._thread = threading.Thread(target=self._run, name=f"mqtt {client}", daemon=True)
 
-    def start(self, within_s: float = 5.0) -> None:
-        """Connect and subscribe; RigError where the broker does not answer in time."""
+    def start(self, within_s: float = 5.0, *, keep: bool = False) -> None:
+        """Connect and subscribe; RigError where the broker does not answer in time. keep: go on trying all the same."""
         self._thread.start()
         if not self._ready.wait(within_s):
-            self.close()
+            if not keep:
+                self.close()
             raise RigError(f"no MQTT broker answers at {self.host}:{self.port}; is it running, and is the port right?")
 
     @property

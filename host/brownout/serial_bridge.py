@@ -1,13 +1,14 @@
 """Joins a board that has only a cable to the cluster: its own MQTT connection, kept on the host on its behalf.
 
 The connection goes to the board's own port of the bed, so that link faults meet this board like any other, and its last
-will speaks for the board. It stands only while the board is heard. Must not read the messages that it relays.
+will speaks for the board. It stands only while the board is heard; for a board that has a network of its own, and its
+cable as a last route, only while that board sends by its cable. Must not read the messages that it relays.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from brownout_node.transport import serial as frames
@@ -22,10 +23,20 @@ MAX_WAITING_BYTES = 64 * 1024  # towards a broker that does not read; messages b
 
 
 class BoardBridge(asyncio.Protocol):
-    """deliver(payload) takes a frame's payload for the board. Everything runs in the hub's event loop."""
+    """deliver(payload) takes a frame's payload for the board. Everything runs in the hub's event loop.
+
+    addresses: of the brokers, tried in turn. stands_in: the board itself speaks to brokers otherwise, so this
+    connection has a client id of its own, and says nothing of the board's presence.
+    """
 
     def __init__(
-        self, bed: str, board: str, voter: bool, address: tuple[str, int], deliver: Callable[[bytes], object]
+        self,
+        bed: str,
+        board: str,
+        voter: bool,
+        addresses: Sequence[tuple[str, int]],
+        deliver: Callable[[bytes], object],
+        stands_in: bool = False,
     ) -> None:
         self.bed = bed
         self.board = board
@@ -33,7 +44,9 @@ class BoardBridge(asyncio.Protocol):
         self.relayed_down = 0
         self.dropped = 0
         self.established = asyncio.Event()
-        self._address = address
+        self.stands_in = stands_in
+        self._addresses = tuple(addresses)
+        self._at = 0
         self._deliver = deliver
         self._groups = ("all", "voters") if voter else ("all",)
         self._stream = mqtt.PacketStream()
@@ -46,6 +59,7 @@ class BoardBridge(asyncio.Protocol):
     def attach(self) -> None:
         """The board is heard: connect, and stay connected."""
         if self._task is None:
+            self._at = 0
             self._task = asyncio.get_running_loop().create_task(self._stay_connected())
 
     def detach(self) -> None:
@@ -72,7 +86,12 @@ class BoardBridge(asyncio.Protocol):
                 await self._keep_alive()
             except (OSError, TimeoutError):  # the broker is down or stalled: a fault of this bed, or its end
                 self._end()
+                self._at = (self._at + 1) % len(self._addresses)
             await asyncio.sleep(RETRY_S)
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        return self._addresses[self._at]
 
     async def _accepted_or_ended(self) -> None:
         waits = [asyncio.ensure_future(self.established.wait()), asyncio.ensure_future(self._ended.wait())]
@@ -94,10 +113,11 @@ class BoardBridge(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._stream = mqtt.PacketStream()
-        will = (f"{self.bed}/up/{self.board}", b"0")
+        will = None if self.stands_in else (f"{self.bed}/up/{self.board}", b"0")
+        client = f"{self.board}-cable" if self.stands_in else self.board
         key = broker_keys.find(*self._address)
         password = key.password if key else None
-        self._write(mqtt.connect(self.board, user=self.board, password=password, keep_alive_s=KEEP_ALIVE_S, will=will))
+        self._write(mqtt.connect(client, user=self.board, password=password, keep_alive_s=KEEP_ALIVE_S, will=will))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
@@ -143,7 +163,8 @@ class BoardBridge(asyncio.Protocol):
         receivers = (self.board, *self._groups)
         topics = [(f"{self.bed}/g/+/{receiver}", 0) for receiver in receivers]
         self._write(mqtt.subscribe(1, [*topics, (f"{self.bed}/cmd/{self.board}", 1)]))
-        self._write(mqtt.publish(f"{self.bed}/up/{self.board}".encode(), b"1", qos=1, packet_id=2, retain=True))
+        if not self.stands_in:
+            self._write(mqtt.publish(f"{self.bed}/up/{self.board}".encode(), b"1", qos=1, packet_id=2, retain=True))
         self.established.set()
 
     def _relay_down(self, topic: str, message: bytes) -> None:

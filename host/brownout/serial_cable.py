@@ -188,11 +188,14 @@ class Cable:
         if not payload:
             return
         self.received_frames += 1
-        if self.bridge is not None:
+        if self.bridge is not None and (payload[0] == frames.MESH or not self.bridge.stands_in):
             self.bridge.attach()
         if payload[0] == frames.EVENTS and len(payload) > 5:
             previous, events = frames.read_events(payload)
-            self._unacknowledged += len(self._telemetry.ingest(self.board, events, previous=previous))
+            fresh = self._telemetry.ingest(self.board, events, previous=previous)
+            self._unacknowledged += len(fresh)
+            if self.bridge is not None and self.bridge.stands_in and any(one.kind == "connected" for one in fresh):
+                self.bridge.detach()  # the board is with a broker itself again
             upto = self._telemetry.acknowledged(self.board)
             # A frame was missed (the port was opened too late, the cable was pulled): ask for it again, once. And a
             # board that tells much at once has to get rid of it before its ring is full.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -29,7 +29,8 @@ LineCallback = Callable[[str, str], None]
 
 
 class SerialHub:
-    """ports: board -> path of its serial port. bridged: board -> (host, port) of the broker's end of its link.
+    """ports: board -> path of its serial port. bridged: board -> (host, port) of the broker's end of its link; several
+    where there are several brokers. standing_in: those of them whose cable is only a last route.
 
     directory: where `<board>.log` files go. on_line(board, text): each line of console text. clock: as telemetry's.
     on_sent(message): what the host says to a board by its cable. call_within_s: how long a question to the
@@ -43,7 +44,8 @@ class SerialHub:
         ports: Mapping[str, str],
         telemetry: Telemetry,
         *,
-        bridged: Mapping[str, tuple[str, int]] | None = None,
+        bridged: Mapping[str, Sequence[tuple[str, int]]] | None = None,
+        standing_in: Collection[str] = (),
         voters: Collection[str] = (),
         directory: Path | None = None,
         on_line: LineCallback | None = None,
@@ -64,9 +66,9 @@ class SerialHub:
             log = directory / f"{board}.log" if directory is not None else None
             self.cables[board] = Cable(board, path, cluster, telemetry, log, on_line, clock, baud_rate, self._note)
             self.cables[board].on_sent = on_sent
-        for board, address in (bridged or {}).items():
+        for board, addresses in (bridged or {}).items():
             cable = self.cables[board]
-            cable.bridge = BoardBridge(bed, board, board in voters, address, cable.send)
+            cable.bridge = BoardBridge(bed, board, board in voters, addresses, cable.send, board in standing_in)
             self.bridges[board] = cable.bridge
 
     def start(self) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .board_events import MQTT, SERIAL, EventError, EventRecord, decode_events
 from .history import BoardEvent, Gap
-from .mqtt_connection import MqttConnection
+from .mqtt_connection import ManyConnections, MqttConnection, connected
 
 MAX_MALFORMED = 100  # kept with their text; beyond that they are only counted
 
@@ -35,17 +35,27 @@ class Telemetry:
         self._changed = threading.Condition()
         self._delivery = threading.RLock()  # one batch at a time to the subscribers, in order of arrival
         self._subscribers: list[Callback] = []
-        self._connection: MqttConnection | None = None
+        self._connection: MqttConnection | ManyConnections | None = None
 
     # Collecting.
 
-    def connect(self, host: str, port: int, *, tap: bool = False, client: str = "telemetry") -> None:
-        """Collect what boards send by MQTT; with `tap`, count messages between boards as well. RigError: no broker."""
+    def connect(
+        self,
+        host: str,
+        port: int,
+        *,
+        tap: bool = False,
+        client: str = "telemetry",
+        others: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """Collect what boards send by MQTT; with `tap`, count messages between boards as well. RigError: no broker.
+
+        others: further brokers that boards may send by.
+        """
         topics = [(f"{self.bed}/ev/+", 1), (f"{self.bed}/up/+", 1)]
         if tap:
             topics.append((f"{self.bed}/g/#", 0))
-        self._connection = MqttConnection(client, host, port, topics, self._on_message)
-        self._connection.start()
+        self._connection = connected(client, [(host, port), *others], topics, self._on_message)
 
     @property
     def connected(self) -> bool:

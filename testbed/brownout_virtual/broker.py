@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ dynamic_filters = true
 """
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -56,8 +57,9 @@ def _free_port() -> int:
 class Broker:
     """Everything is called from the event loop's thread."""
 
-    def __init__(self, directory: Path, log: BoundedLog, kind: str | None = None) -> None:
-        self.port = _free_port()
+    def __init__(self, directory: Path, log: BoundedLog, kind: str | None = None, more: Sequence[str] = ()) -> None:
+        """more: further lines of mosquitto.conf."""
+        self.port = free_port()
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._exit: str | None = None
@@ -66,7 +68,7 @@ class Broker:
         mosquitto = shutil.which("mosquitto", path=SYSTEM_PATH)
         if mosquitto is not None and kind in (None, "mosquitto"):
             self.kind, self.version = "mosquitto", _mosquitto_version(mosquitto)
-            self._command = [mosquitto, "-c", str(self._configure_mosquitto(directory))]
+            self._command = [mosquitto, "-c", str(self._configure_mosquitto(directory, more))]
         elif importlib.util.find_spec("iotcore") is not None and kind in (None, "iotcore"):
             self.kind, self.version = "iotcore", importlib.metadata.version("iotcore")
             path = directory / "rumqttd.toml"
@@ -76,7 +78,7 @@ class Broker:
             wanted = kind or "MQTT broker"
             raise LabError(f"no {wanted}: install mosquitto, or iotcore with `pip install 'brownout[virtual]'`")
 
-    def _configure_mosquitto(self, directory: Path) -> Path:
+    def _configure_mosquitto(self, directory: Path, more: Sequence[str]) -> Path:
         lines = [
             f"listener {self.port} {HOST}",
             "allow_anonymous true",
@@ -88,6 +90,7 @@ class Broker:
         ]
         if os.geteuid() == 0:
             lines.append("user root")  # it would leave root for a user who cannot read this file
+        lines += more
         path = directory / "mosquitto.conf"
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -135,6 +138,10 @@ class Broker:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     async def stall(self) -> None:
         """Stop it where it stands: connections stay, nothing moves."""

@@ -16,6 +16,7 @@ from .chip import Chip
 from .flash_image import BLOCK_BYTES, WAYS
 from .process import CommandError, LabError
 from .proxy import Proxy
+from .sites import VirtualSites
 
 MAX_NUMBER = 2**31 - 1
 MOST_KIB = 128  # of heap to leave
@@ -26,7 +27,8 @@ power cut-mid-write BOARD OPERATION BYTE     lose power inside the OPERATION-th 
                                              after BYTE bytes of it
 reset BOARD...                               pull the reset pin
 link apply JSON | clear [ID...] | counts     rules on the links: a list of {id, action, sources, targets, ...}
-broker kill|stall|start|state
+broker kill|stall|start|state [SITE]         one site's, where there are sites; without: all, bridges too
+bridge cut|join|state SITE SITE              what joins the brokers of two sites
 cable unplug|plug|state BOARD...
 flash wipe-journal BOARD                     only while the board is off
 flash headers BOARD...                       the first 16 bytes of each block of the journal
@@ -48,6 +50,7 @@ class Lab(Protocol):
     chips: dict[str, Chip]
     proxy: Proxy
     broker: Broker
+    sites: VirtualSites | None
 
     async def status(self) -> dict[str, Any]: ...
 
@@ -67,6 +70,7 @@ class Commands:
             "reset": self._reset,
             "link": self._link,
             "broker": self._broker,
+            "bridge": self._bridge,
             "cable": self._cable,
             "flash": self._flash,
             "clock": self._clock,
@@ -143,14 +147,41 @@ class Commands:
 
     async def _broker(self, words: Sequence[str]) -> Any:
         action = _choose("broker", words, ("kill", "stall", "start", "state"))
-        broker = self._lab.broker
-        if action == "kill":
-            broker.kill()
-        elif action == "stall":
-            await broker.stall()
-        elif action == "start":
-            await broker.start()
-        return await broker.state()
+        chosen = self._brokers(words[1:])
+        for broker in chosen:
+            if action == "kill":
+                broker.kill()
+            elif action == "stall":
+                await broker.stall()
+            elif action == "start":
+                await broker.start()
+        if action == "start" and len(words) == 1 and self._lab.sites is not None:
+            for line in self._lab.sites.lines.values():
+                line.join()
+        return await chosen[0].state()
+
+    def _brokers(self, words: Sequence[str]) -> list[Broker]:
+        """The broker of the site that is named, or all, the first site's first."""
+        known = {} if self._lab.sites is None else self._lab.sites.brokers
+        if not words:
+            first = self._lab.broker
+            return [first, *(broker for broker in known.values() if broker is not first)]
+        if len(words) > 1 or words[0] not in known:
+            raise CommandError(f"no site {' '.join(words)!r}; the sites are: {', '.join(known) or 'none'}")
+        return [known[words[0]]]
+
+    async def _bridge(self, words: Sequence[str]) -> Any:
+        action = _choose("bridge", words, ("cut", "join", "state"))
+        sites = self._lab.sites
+        line = sites.line(*words[1:]) if sites is not None and len(words) == 3 else None
+        if line is None:
+            joined = "there are none" if sites is None else ", ".join(" ".join(pair) for pair in sites.lines)
+            raise CommandError(f"bridge {action} takes two sites that are joined: {joined}")
+        if action == "cut":
+            line.cut()
+        elif action == "join":
+            line.join()
+        return line.state()
 
     async def _cable(self, words: Sequence[str]) -> Any:
         action = _choose("cable", words, ("unplug", "plug", "state"))

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brownout.sites import Sites
+
 from . import directory
 from .broker import HOST, Broker
 from .chip import Chip, ChipModel
@@ -25,6 +27,7 @@ from .commands import Commands
 from .flash_image import MICROPYTHON_ADVICE, Geometry, create, prepare
 from .process import BoundedLog, CommandError, LabError, find_program, start_time
 from .proxy import Proxy
+from .sites import VirtualSites
 from .sshd import Gateway
 
 ANSWER_WITHIN_S = 5.0
@@ -47,6 +50,7 @@ class Settings:
     broker: str | None  # mosquitto, iotcore, or whichever there is
     ssh: bool
     owner: int | None
+    sites: Sites | None = None
 
 
 class Lab:
@@ -55,13 +59,31 @@ class Lab:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.paths = paths = directory.Paths(settings.directory)
-        self.broker = Broker(paths.broker, BoundedLog(paths.log / "broker.log"), settings.broker)
-        self.proxy = Proxy(settings.bed, settings.boards, HOST, self.broker.port, seed=settings.seed)
+        self.sites: VirtualSites | None = None
+        if settings.sites is None:
+            self.broker = Broker(paths.broker, BoundedLog(paths.log / "broker.log"), settings.broker)
+        else:
+            self.sites = VirtualSites(settings.sites, settings.bed, paths.broker, paths.log)
+            self.broker = self.sites.brokers[settings.sites.names[0]]
+        self.proxy = Proxy(
+            settings.bed, settings.boards, HOST, self.broker.port, seed=settings.seed, routes=self._routes()
+        )
         self.gateway = Gateway(paths.gateway, paths.labctl, BoundedLog(paths.log / "sshd.log"))
         self.chips: dict[str, Chip] = {}
         self.ended = asyncio.Event()
         self._commands = Commands(self)
         self._server: asyncio.Server | None = None
+
+    def _routes(self) -> dict[str, dict[str, tuple[str, int]]]:
+        """board -> the brokers that it may be connected to, its own first; its bridge of the cable may use any."""
+        if self.sites is None:
+            return {}
+        sites, addresses = self.sites.sites, self.sites.addresses()
+        routes = {}
+        for board in self.settings.boards:
+            ways = list(dict.fromkeys((*sites.routes(board), *sites.names)))
+            routes[board] = {site: addresses[site] for site in ways if site in addresses}
+        return routes
 
     async def start(self, progress: Callable[[str], None]) -> None:
         settings, paths = self.settings, self.paths
@@ -74,8 +96,12 @@ class Lab:
         micropython = find_program("micropython", MICROPYTHON_ADVICE)
         directory.install_labctl(paths)
         directory.install_rom(paths)
-        await self.broker.start()
-        progress(f"broker: {self.broker.kind} {self.broker.version} on {HOST}:{self.broker.port}")
+        if self.sites is None:
+            await self.broker.start()
+            progress(f"broker: {self.broker.kind} {self.broker.version} on {HOST}:{self.broker.port}")
+        else:
+            await self.sites.start()
+            progress(f"brokers: {self.broker.kind} {self.broker.version} at {', '.join(self.sites.brokers)}")
         await self.proxy.start()
         self._server = await asyncio.start_unix_server(self._serve, "control.sock", limit=MAX_REQUEST_BYTES)
         await self.gateway.start(wanted=settings.ssh)
@@ -118,11 +144,13 @@ class Lab:
                 name: {
                     "serial": str(paths.serial / name),
                     "mqtt_port": self.proxy.ports[name],
+                    "routes": self.proxy.route_ports[name] if self.sites is not None else {},
                     "serial_only": name in settings.serial_only,
                     "flash": str(chip.image),
                 }
                 for name, chip in self.chips.items()
             },
+            "sites": {} if self.sites is None else {name: port for name, (_, port) in self.sites.addresses().items()},
             "gateway": self.gateway.to_document(),
             "labctl": str(paths.labctl),
             "control": str(paths.control),
@@ -157,6 +185,8 @@ class Lab:
     def _check_children(self) -> None:
         if self.ended.is_set():
             return
+        if self.sites is not None:
+            self.sites.check()
         self.broker.check()
         self.gateway.check()
         for chip in self.chips.values():
@@ -192,6 +222,8 @@ class Lab:
             chip.close()
         self.gateway.close()
         self.broker.close()
+        if self.sites is not None:
+            await self.sites.close()
         await self.proxy.stop()
         if self._server is not None:
             self._server.close()

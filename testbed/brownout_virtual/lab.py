@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from brownout import protocols
+from brownout.sites import Sites
 
 from . import directory
 from .daemon import Settings, serve
@@ -68,6 +69,13 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _sites(text: str) -> Sites:
+    try:
+        return Sites.from_document(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"no sites: {error}") from None
+
+
 def _descriptor(text: str) -> int:
     try:
         os.fstat(int(text))
@@ -90,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--real-timings", action="store_true", help="flash as slow as real one")
     up.add_argument("--erase", action="store_true", help="start with empty flash, whatever an earlier lab left")
     up.add_argument("--broker", choices=("mosquitto", "iotcore"), help="instead of whichever is installed")
+    up.add_argument("--sites", type=_sites, help="a broker for each site, as JSON: [sites] of a campaign's plan")
     up.add_argument("--local-gateway", action="store_true", help="do not run an sshd")
     up.add_argument("--protocol", type=Path, action="append", default=[], help="a file of a protocol of one's own")
     up.add_argument("--foreground", action="store_true", help="do not return before the lab ends")
@@ -122,6 +131,7 @@ def _settings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         broker=arguments.broker,
         ssh=not arguments.local_gateway,
         owner=arguments.owner_fd,
+        sites=arguments.sites,
     )
 
 

@@ -141,8 +141,10 @@ class Side(asyncio.Protocol):
 class Session:
     """One board's connection and its counterpart to the broker; they live and die together."""
 
-    def __init__(self, proxy: Proxy, board: str) -> None:
+    def __init__(self, proxy: Proxy, board: str, upstream: tuple[str, int] | None = None) -> None:
+        """upstream: the address of the broker, where it is not the proxy's only one."""
         self.proxy = proxy
+        self._upstream = upstream
         self.board = board
         self.established = False
         self.closed = False
@@ -169,7 +171,7 @@ class Session:
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: self.down_side, *self.proxy.upstream)
+            await loop.create_connection(lambda: self.down_side, *(self._upstream or self.proxy.upstream))
         except OSError:
             self.close()
 

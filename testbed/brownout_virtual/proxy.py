@@ -45,8 +45,13 @@ class Proxy:
         seed: int = 0,
         listen: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
+        routes: Mapping[str, Mapping[str, tuple[str, int]]] | None = None,
     ) -> None:
-        """listen: the address for boards; tls: what they are met with. The broker is reached in the clear."""
+        """listen: the address for boards; tls: what they are met with. The broker is reached in the clear.
+
+        routes: board -> site -> that broker's address, where there are several; the first is the board's own, and each
+        has a port of its own, `route_ports`.
+        """
         self._listen = listen
         self._tls = tls
         self.bed = bed
@@ -54,7 +59,9 @@ class Proxy:
         self.upstream = (upstream_host, upstream_port)
         self.rules = RuleBook(self.boards, seed)
         self.ports: dict[str, int] = {}
-        self._servers: dict[str, asyncio.Server] = {}
+        self.route_ports: dict[str, dict[str, int]] = {board: {} for board in self.boards}
+        self._routes = dict(routes or {})
+        self._servers: list[asyncio.Server] = []
         self._sessions: dict[str, list[Session]] = {board: [] for board in self.boards}
         self._held: deque[Held] = deque()
         self._held_by: dict[str, int] = {}
@@ -64,24 +71,29 @@ class Proxy:
         """Listen, on `ports` where given and on free ones else; return board -> port."""
         loop = asyncio.get_running_loop()
         for board in self.boards:
-            port = (ports or {}).get(board, 0)
-            server = await loop.create_server(
-                partial(self._accept, board), self._listen, port, backlog=128, ssl=self._tls
-            )
-            self._servers[board] = server
-            self.ports[board] = server.sockets[0].getsockname()[1]
+            routes: list[tuple[str, tuple[str, int] | None]] = list(self._routes.get(board, {}).items())
+            routes = routes or [("", None)]
+            for site, upstream in routes:
+                port = (ports or {}).get(board, 0) if site == routes[0][0] else 0
+                server = await loop.create_server(
+                    partial(self._accept, board, upstream), self._listen, port, backlog=128, ssl=self._tls
+                )
+                self._servers.append(server)
+                port = server.sockets[0].getsockname()[1]
+                self.ports.setdefault(board, port)
+                self.route_ports[board][site] = port
         return dict(self.ports)
 
-    def _accept(self, board: str) -> Side:
-        return Session(self, board).up_side
+    def _accept(self, board: str, upstream: tuple[str, int] | None) -> Side:
+        return Session(self, board, upstream).up_side
 
     async def stop(self) -> None:
         """Stop listening and reset every connection."""
-        for server in self._servers.values():
+        for server in self._servers:
             server.close()
         for session in self._all_sessions():
             session.close()
-        for server in self._servers.values():
+        for server in self._servers:
             await server.wait_closed()
         self._held.clear()
 

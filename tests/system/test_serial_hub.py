@@ -211,7 +211,7 @@ def test_the_bridge_joins_a_serial_board_and_obeys_the_links(bench):
     links = thread.call(proxy.start)
     others = Client("other", broker.port, "bed/g/+/b2", "bed/re/+", "bed/up/b1", qos=1)
     try:
-        hub = bench.start(bridged={"b1": ("127.0.0.1", links["b1"])}, voters=("b1",))
+        hub = bench.start(bridged={"b1": [("127.0.0.1", links["b1"])]}, voters=("b1",))
         board = bench.boards["b1"]
         board.send(frames.mesh_payload("all", b"before the bridge stands"))
         assert others.next() == ("bed/up/b1", b"1")

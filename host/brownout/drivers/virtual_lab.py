@@ -21,6 +21,7 @@ from typing import Any
 
 from ..contracts import RigError
 from ..rig import GatewaySpec
+from ..sites import Sites
 
 COMMAND = (sys.executable, "-m", "brownout_virtual.lab")
 START_WITHIN_S = 90.0
@@ -41,11 +42,14 @@ class LabOptions:
     erase: bool = False
     local_gateway: bool = False
     protocols: tuple[Path, ...] = ()  # files of protocols that do not ship
+    sites: Sites | None = None
 
     def words(self) -> list[str]:
         words = ["--boards", ",".join(self.boards), "--bed", self.bed, "--seed", str(self.seed), "--heap", self.heap]
         if self.serial_only:
             words += ["--serial-only", ",".join(self.serial_only)]
+        if self.sites is not None:
+            words += ["--sites", json.dumps(self.sites.to_document())]
         for file in self.protocols:
             words += ["--protocol", str(file)]
         for wanted, word in (
@@ -126,6 +130,15 @@ class VirtualLab:
         """Where a board, or the host, finds the broker: each board has a port of its own on the proxy."""
         mqtt = self.document["mqtt"]
         return mqtt["host"], self.document["boards"][board]["mqtt_port"] if board else mqtt["port"]
+
+    def sites(self) -> dict[str, tuple[str, int]]:
+        """Where each site's broker is, for the host; empty where there is one broker for all."""
+        return {site: (self.document["mqtt"]["host"], port) for site, port in self.document.get("sites", {}).items()}
+
+    def routes(self, board: str) -> dict[str, tuple[str, int]]:
+        """Where a board finds each site's broker, its own first: ports of its own on the proxy."""
+        host = self.document["mqtt"]["host"]
+        return {site: (host, port) for site, port in self.document["boards"][board].get("routes", {}).items()}
 
     @property
     def is_alive(self) -> bool:
