@@ -217,7 +217,6 @@ class Hand:
             healed.append(f"cables plugged in: {', '.join(unplugged)}")
         dark = [board for board, state in self.power.state(self.names).items() if not state.on]
         if dark:
-    sites: where boards are, with a broker at each place.
             self.power.on(dark)
             healed.append(f"power switched on: {', '.join(dark)}")
         if self.conditions is not None:
@@ -231,12 +230,11 @@ class Bed(Hand):
     boards: the parts of the run. settings: what all boards' configurations hold. directory: the run's folder, for
     serial logs and the lab of a rig that is made for the run. firmware: a folder of firmware to flash instead of ours.
     own: protocols that do not lie in it, file name -> text. recorded: whether boards keep a flight recording.
+    sites: where boards are, with a broker at each place.
     """
 
-        sites: Sites | None = None,
     def __init__(
         self,
-        self.sites = sites
         rig: Rig,
         boards: Sequence[PlannedBoard],
         *,
@@ -248,8 +246,10 @@ class Bed(Hand):
         own: Mapping[str, str] | None = None,
         recorded: bool = False,
         progress: Progress = quiet,
+        sites: Sites | None = None,
     ) -> None:
         super().__init__(rig)
+        self.sites = sites
         self.boards = tuple(boards)
         self.directory = directory
         self.cluster = cluster
@@ -312,6 +312,7 @@ class Bed(Hand):
             heap=self.rig.virtual.heap,
             real_timings=self.rig.virtual.real_timings,
             protocols=self._own_files(),
+            sites=self.sites,
         )
         lab = VirtualLab.start(self.directory / "lab", options)
         self._stack.callback(lab.close)
@@ -323,7 +324,6 @@ class Bed(Hand):
         healed = self.heal()
         missing = lab.missing_ports(self.names)
         if missing:
-            sites=self.sites,
             raise RigError(
                 f"{self.rig.source}: no serial port of {', '.join(missing)} at its gateway, with power on"
                 + (f" (before: {'; '.join(healed)})" if healed else "")
@@ -355,6 +355,10 @@ class Bed(Hand):
         if self.flight is not None:
             more["flight"] = 1
         document = self.configuration(board, self.roster(), cluster=self.cluster, seed=self.seed, **more)
+        if self.sites is not None and board.mesh == "mqtt" and isinstance(self.lab, VirtualLab):
+            names = self.sites.routes(board.name)
+            if len(names) > 1:
+                document["routes"] = routes_of(names, self.lab.routes(board.name))
         if self.flight is not None:
             self.flight.board(without_password(document))
         return document
@@ -369,10 +373,6 @@ class Bed(Hand):
             rescue=lambda board: self.power.reset([board]),
             progress=self.progress,
         )
-        if self.sites is not None and board.mesh == "mqtt" and isinstance(self.lab, VirtualLab):
-            names = self.sites.routes(board.name)
-            if len(names) > 1:
-                document["routes"] = routes_of(names, self.lab.routes(board.name))
         raise_failures(results)
         for target in targets:
             self.flashed |= target.firmware.hashes
@@ -386,6 +386,7 @@ class Bed(Hand):
             topics = [(f"{self.rig.bed}/g/#", 0), (f"{self.rig.bed}/cmd/#", 0)]
             tap = connected("tap", self.broker_addresses, topics, self._on_tapped)
             self._stack.callback(tap.close)
+        standing_in = [] if self.sites is None else [name for name in self.names if name in self.sites.serial]
         bridged = {
             board.name: self._bridge_addresses(board.name)
             for board in self.boards
@@ -397,12 +398,17 @@ class Bed(Hand):
             {board.name: self.places[board.name].serial for board in self.boards},
             self.telemetry,
             bridged=bridged,
+            standing_in=[board.name for board in self.boards if board.name in standing_in and board.mesh != "serial"],
             voters=[board.name for board in self.boards if board.weight],
             directory=self.directory / "serial",
             clock=self.now_ns,
-        standing_in = [] if self.sites is None else [name for name in self.names if name in self.sites.serial]
             on_sent=None if self.flight is None else lambda message: self._keep(HOST, message),
         )
+
+    def _bridge_addresses(self, board: str) -> list[tuple[str, int]]:
+        """Where the bridge of a board's cable finds brokers: the links of that board, its own site's first."""
+        routes = self.lab.routes(board) if isinstance(self.lab, VirtualLab) else {}
+        return list(routes.values()) or [(self.places[board].mqtt_host, self.places[board].mqtt_port)]
 
     def _on_tapped(self, topic: str, payload: bytes) -> None:
         """What boards and clients send through the broker."""
@@ -412,18 +418,12 @@ class Bed(Hand):
             self._keep(HOST, payload)
         elif len(levels) == 3 and levels[1] in numbers:
             self._keep(numbers[levels[1]], payload)
-            standing_in=[board.name for board in self.boards if board.name in standing_in and board.mesh != "serial"],
 
     def _keep(self, board: int, message: bytes) -> None:
         assert self.flight is not None
         self.flight.message(board, message)
 
     def _power_on(self) -> None:
-    def _bridge_addresses(self, board: str) -> list[tuple[str, int]]:
-        """Where the bridge of a board's cable finds brokers: the links of that board, its own site's first."""
-        routes = self.lab.routes(board) if isinstance(self.lab, VirtualLab) else {}
-        return list(routes.values()) or [(self.places[board].mqtt_host, self.places[board].mqtt_port)]
-
         self.power.on(self.names)
         if self._fed_all_the_same:  # their switches lie; they start by their reset pins, and no cut of theirs is proven
             self.power.reset(self._fed_all_the_same)
@@ -522,6 +522,13 @@ class Bed(Hand):
 
     def wait_for_broker(self, *, answers: bool, within_s: float) -> bool:
         """Ask the broker for a connection of its own until it answers, or until it does not."""
+        return self._wait_for_broker(self.broker_addresses[0], answers, within_s)
+
+    def broker_of_site_answers(self, site: str, *, answers: bool, within_s: float) -> bool:
+        """The same of one site's broker."""
+        return self._wait_for_broker(self.brokers[site], answers, within_s)
+
+    def _wait_for_broker(self, address: tuple[str, int], answers: bool, within_s: float) -> bool:
         until = self.now_ns() + int(within_s * 1e9)
         while self._broker_answers(address) != answers:
             if self.now_ns() > until:
@@ -554,16 +561,9 @@ class Bed(Hand):
         """An MQTT CONNECT by hand: a stalled broker's kernel still accepts connections, it does not answer."""
         hello = b"\x10\x13\x00\x04MQTT\x04\x02\x00\x0a\x00\x07bedhand"
         try:
-            with socket.create_connection(self.broker_address, BROKER_ANSWERS_WITHIN_S) as plain:
+            with socket.create_connection(address, BROKER_ANSWERS_WITHIN_S) as plain:
                 plain.settimeout(BROKER_ANSWERS_WITHIN_S)
-                key = broker_keys.find(*self.broker_address)
-        return self._wait_for_broker(self.broker_addresses[0], answers, within_s)
-
-    def broker_of_site_answers(self, site: str, *, answers: bool, within_s: float) -> bool:
-        """The same of one site's broker."""
-        return self._wait_for_broker(self.brokers[site], answers, within_s)
-
-    def _wait_for_broker(self, address: tuple[str, int], answers: bool, within_s: float) -> bool:
+                key = broker_keys.find(*address)
                 probe = key.context.wrap_socket(plain, server_hostname=key.server) if key else plain
                 with probe:
                     probe.sendall(hello)
