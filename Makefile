@@ -34,7 +34,7 @@ $(VENV)/.test: $(VENV)/.demo
 	@echo "installing the test tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[virtual,test]'
 	@sh tools/system-packages.sh mosquitto:mosquitto openssh-server:sshd chromium:chromium \
-		nftables:nft iproute2:ip
+		nftables:nft iproute2:ip faketime:faketime
 	@touch $@
 
 setup: $(VENV)/.test

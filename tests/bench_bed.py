@@ -39,10 +39,13 @@ class TestBench:
 
     __test__ = False
 
-    def __init__(self, folder: Path, gateways: dict[str, list[str]], liar: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, gateways: dict[str, list[str]], liar: str | None = None, *, movable_clocks: bool = False
+    ) -> None:
         assert os.geteuid() == 0, "a bench makes network namespaces: run the tests as root"
         self.folder = folder
-        self.document = bench_process.up(folder, bench_process.BenchOptions(gateways=gateways, liar=liar))
+        options = bench_process.BenchOptions(gateways=gateways, liar=liar, movable_clocks=movable_clocks)
+        self.document = bench_process.up(folder, options)
         self.rig: Rig = read_rig(folder / "rig.toml")
 
     def take(self) -> BenchLab:

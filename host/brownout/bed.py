@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from brownout_node.core import adversary, codec, schema
 
-from . import bench_lock, broker_keys, incarnation, upgrade
+from . import bench_lock, broker_keys, healing, incarnation, upgrade
 from .bench_lab import BenchLab
 from .contracts import Progress, RigError, Support, UsageError
 from .drivers.virtual_lab import LabOptions, VirtualLab
@@ -201,27 +201,14 @@ class Hand:
                 document["mqtt"] |= self.lab.mqtt_options(board.name)
         return document
 
+    @property
+    def heals(self) -> str:
+        """The command that undoes what is left, for a sentence."""
+        return f"brownout heal --rig {self.rig.source}"
+
     def heal(self) -> list[str]:
         """Undo everything that a fault may have left; sentences about what was undone."""
-        healed = []
-        if self.link.counts():
-            self.link.clear()
-            healed.append("links cleared")
-        state = self.broker.state()
-        self.broker.start()
-        if not state.get("running", True) or state.get("stalled"):
-            healed.append("broker started")
-        unplugged = [board for board, plugged in self.cable.state(self.names).items() if not plugged]
-        if unplugged:
-            self.cable.plug(unplugged)
-            healed.append(f"cables plugged in: {', '.join(unplugged)}")
-        dark = [board for board, state in self.power.state(self.names).items() if not state.on]
-        if dark:
-            self.power.on(dark)
-            healed.append(f"power switched on: {', '.join(dark)}")
-        if self.conditions is not None:
-            healed += self.conditions.heal()
-        return healed
+        return healing.heal(self)
 
 
 class Bed(Hand):
@@ -265,6 +252,7 @@ class Bed(Hand):
         self.flight = FlightRecord(directory, self.now_ns, by_events=True, firmware=firmware) if recorded else None
         self.described: dict[str, dict[str, str]] = {}
         self.flashed: dict[str, str] = {}
+        self._took_power = False
         self._requests = 0
         self._requests_lock = threading.Lock()
 
@@ -277,10 +265,32 @@ class Bed(Hand):
     def __enter__(self) -> Self:
         try:
             self._come_up()
-        except BaseException:
-            self._stack.close()
+        except BaseException as error:
+            self._leave_powered(error)
             raise
         return self
+
+    def _leave_powered(self, error: BaseException) -> None:
+        """A bench whose boards were switched off to come up is not left so."""
+        try:
+            if self._took_power:
+                self.heal()
+        except healing.Unhealed as left:
+            if isinstance(error, RigError):
+                raise healing.both(error, left) from error
+        finally:
+            self._stack.close()
+
+    @property
+    def heals(self) -> str:
+        return f"brownout heal {self.directory}"
+
+    def heal(self) -> list[str]:
+        """As by hand; and then every board of a bench has its serial port, or the record has lost its voice."""
+        healed = super().heal()
+        if isinstance(self.lab, BenchLab):
+            self._require_ports(self.lab, healed)
+        return healed
 
     def _come_up(self) -> None:
         lab = self._start_lab()
@@ -293,6 +303,7 @@ class Bed(Hand):
             lab.bridge([board.name for board in self.boards if board.mesh == "serial"])
             self._bring_ports(lab)
         self._flash()
+        self._took_power = isinstance(lab, BenchLab)
         self.power.off(self.names)
         self._fed_all_the_same = [name for name, state in self.power.state(self.names).items() if state.on]
         self._listen()
@@ -321,13 +332,16 @@ class Bed(Hand):
 
     def _bring_ports(self, lab: BenchLab) -> None:
         """Every board has power and its port is there before anything is flashed."""
-        healed = self.heal()
+        self._require_ports(lab, super().heal())
+
+    def _require_ports(self, lab: BenchLab, healed: list[str]) -> None:
         missing = lab.missing_ports(self.names)
         if missing:
             raise RigError(
                 f"{self.rig.source}: no serial port of {', '.join(missing)} at its gateway, with power on"
                 + (f" (before: {'; '.join(healed)})" if healed else "")
-                + "; is the board plugged in, and is `port` right?"
+                + "; is the board plugged in, and is `port` right? /dev/ttyUSB0 may come back under another name: "
+                "brownout rig discover shows the names that stay"
             )
 
     def _own_files(self) -> tuple[Path, ...]:

@@ -154,6 +154,12 @@ class BenchLab:
     def gateway_of(self, board: str) -> Gateway:
         return self._gateways[self.rig.board(board).gateway]
 
+    def gateways_of(self, board: str) -> tuple[str, ...]:
+        """The names of the gateways that a board needs: its own, and that of its switch."""
+        entry = self.rig.board(board)
+        outlets = self.spec.outlets.get(entry.outlet.rpartition("/")[0])
+        return (entry.gateway,) if outlets is None else (entry.gateway, outlets.gateway)
+
     @property
     def gateways(self) -> dict[str, Gateway]:
         return self._gateways

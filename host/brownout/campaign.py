@@ -136,7 +136,7 @@ def heal(path: Path) -> list[str]:
     done: list[str] = []
     for folder in folders:
         manifest = read_document(folder, "manifest.json")
-        if not manifest.get("finished") and "reason" not in manifest:
+        if not manifest.get("finished") and ("reason" not in manifest or "unhealed" in manifest):
             done += [f"{folder.name}: {line}" for line in _heal_run(folder, manifest)]
     return done
 
@@ -160,5 +160,7 @@ def _heal_run(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     if left:
         done.append(f"faults that the host left standing, now gone: {', '.join(left)}")
     record = RunFolder(folder)
-    record.finish({**manifest, "reason": "the host ended in mid-run; healed afterwards"})
+    kept = {key: value for key, value in manifest.items() if key != "unhealed"}
+    reason = kept.get("reason", "the host ended in mid-run")
+    record.finish({**kept, "reason": f"{reason}; healed afterwards"})
     return done or ["nothing was left standing"]

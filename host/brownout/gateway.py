@@ -34,6 +34,7 @@ GRACE_S = 1  # between the polite and the other end of a command that takes too 
 BACKSTOP_S = 3.0  # after which this side gives up on a far side that should have ended the command
 MOST_SESSIONS = 8  # at once on one connection; sshd allows ten
 NO_ROOM_PAUSE_S = 0.02
+LOOK_AT = "is its link up, is sshd alive there, or did it restart? brownout rig doctor tells"
 ENDED_BY_TIMEOUT = (124, 137)
 _POLL_S = 0.001  # invoke looks for the end of a command every 10 ms unless told otherwise
 
@@ -224,7 +225,7 @@ class SshGateway(_CommandLine):
                     outcome = self._attempt(line, backstop_s)
                 except _NotStarted as error:
                     raise RigError(
-                        f"gateway {self.name}: {self._where} does not answer any more ({error}); is its link up?"
+                        f"gateway {self.name}: {self._where} does not answer any more ({error}); {LOOK_AT}"
                     ) from error
         return outcome
 
@@ -237,10 +238,12 @@ class SshGateway(_CommandLine):
             raise
         except (paramiko.SSHException, EOFError, OSError) as error:
             self._give_up(connection)
-            raise RigError(f"gateway {self.name}: lost {self._where}: {error}", definite=False) from error
+            raise RigError(f"gateway {self.name}: lost {self._where}: {error}; {LOOK_AT}", definite=False) from error
         if outcome.exited < 0:  # paramiko's word for a connection that ended before the command
             self._give_up(connection)
-            raise RigError(f"gateway {self.name}: lost {self._where} in the middle of a command", definite=False)
+            raise RigError(
+                f"gateway {self.name}: lost {self._where} in the middle of a command; {LOOK_AT}", definite=False
+            )
         return outcome
 
     def _when_there_is_room(self, connection: _Connection, line: str, backstop_s: float) -> Any:

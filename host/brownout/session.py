@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 from .contracts import Progress, RigError
 from .faults import Plan
+from .healing import Unhealed
 from .history import BoardEvent, FaultRecord, Gap, Operation, Outcome
 from .injector import Injector
 from .mqtt_connection import Connect
@@ -118,6 +119,8 @@ class Session:
         try:
             self.bed.drive(self._run)
         except RigError as error:
+            if isinstance(error, Unhealed):
+                self.manifest["unhealed"] = str(error)
             self._close(finished=False, reason=str(error))
             raise
         except KeyboardInterrupt:
@@ -146,10 +149,10 @@ class Session:
                 load.final_reads(within_s=float(self.plan.checks["progress_within_s"]))
                 self._collect()
                 self.manifest["finished"] = True
-            except BaseException:
+            except BaseException as error:
                 injector.abandon()
                 injector.join(FAULTS_WITHIN_S)
-                bed.heal()
+                self._heal_after(error)
                 raise
             finally:
                 load.close()
@@ -201,6 +204,18 @@ class Session:
         self.bed.heal()
         self.manifest["healed_ns"] = self.bed.now_ns()
         self.progress("healing", 1, 1)
+
+    def _heal_after(self, error: BaseException) -> None:
+        """Leave nothing cut off or without power; what cannot be reached is said, beside what went wrong first."""
+        if isinstance(error, Unhealed):
+            return
+        try:
+            self.bed.heal()
+        except RigError as left:
+            if isinstance(left, Unhealed):
+                self.manifest["unhealed"] = str(left)
+            if isinstance(error, RigError) and str(left) != str(error):
+                raise RigError(f"{error}. {left}", definite=False) from error
 
     def _afterwards(self) -> None:
         """Progress and convergence after the last heal, waited for no longer than the campaign's bounds."""

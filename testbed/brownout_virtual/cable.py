@@ -95,6 +95,15 @@ class Cable:
         self._host_is_full = False
         self._host_waits = False
 
+    def rename(self, link: Path) -> None:
+        """The device is another one from now on, as after a renumbering: a fresh port under that name."""
+        plugged = self.plugged
+        self.unplug()
+        self.link.unlink(missing_ok=True)
+        self.link = link
+        if plugged:
+            self.plug()
+
     def _show_port(self) -> None:
         self.link.unlink(missing_ok=True)
         if self.plugged and self._powered and self._port_slave is not None:

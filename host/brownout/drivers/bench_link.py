@@ -101,18 +101,32 @@ class Isolation:
         for name, boards in [self._rules.pop(rule) for rule in ids if rule in self._rules]:
             kept = {board for other, those in self._rules.values() if other == name for board in those}
             for gateway, addresses in self._by_gateway([board for board in boards if board not in kept]):
-                gateway.run(remove_elements(name, addresses))
+                done = gateway.run(remove_elements(name, addresses), check=False)
+                if done.exit_code and self._table(gateway):
+                    raise RigError(f"gateway {gateway.name}: nft: {done.stderr.strip()[-300:]}", definite=False)
 
     def clear_all(self) -> int:
         """Whatever any host has left on these gateways; how many addresses were still cut off."""
         self._rules.clear()
-        left = 0
-        for gateway in {gateway.name: gateway for gateway in self._home.values()}.values():
-            if gateway.run(["nft", "list table inet brownout"], check=False).exit_code == 0:
-                left += sum(len(self._elements(gateway, name)) for name in ("up", "down"))
-                gateway.run(["nft", "delete table inet brownout"])
         self._prepared.clear()
+        left, failures = 0, []
+        for gateway in {gateway.name: gateway for gateway in self._home.values()}.values():
+            try:
+                if self._table(gateway):
+                    left += sum(len(self._elements(gateway, name)) for name in ("up", "down"))
+                    gateway.run(["nft", "delete table inet brownout"])
+            except RigError as error:
+                failures.append(str(error))
+        if failures:
+            raise RigError("; ".join(failures), definite=False)
         return left
+
+    def _table(self, gateway: Gateway) -> bool:
+        """Whether the gateway has our table; it is gone when the gateway was restarted."""
+        there = gateway.run(["nft", "list table inet brownout"], check=False).exit_code == 0
+        if not there:
+            self._prepared.discard(gateway.name)
+        return there
 
     @staticmethod
     def _elements(gateway: Gateway, name: str) -> dict[str, int]:
@@ -130,10 +144,13 @@ class Isolation:
         counts = []
         for rule, (name, boards) in list(self._rules.items()):
             packets: dict[str, int] = {}
-            for gateway, _addresses in self._by_gateway(boards):
-                packets |= self._elements(gateway, name)
+            for gateway, addresses in self._by_gateway(boards):
+                found = self._elements(gateway, name) if self._table(gateway) else {}
+                if set(addresses) - set(found):
+                    raise RigError(f"gateway {gateway.name}: {', '.join(boards)}: {_ended_early()}", definite=False)
+                packets |= found
             for board in boards:
-                matched = packets.get(self._addresses[board], 0)
+                matched = packets[self._addresses[board]]
                 pair = (board, HOST) if name == "up" else (HOST, board)
                 counts.append(LinkCount(rule, *pair, matched=matched, passed=0))
         return counts
@@ -196,23 +213,42 @@ class BenchLink:
         if ids is not None and not ids:
             return
         with self._lock:
+            if ids is None:
+                self._clear_all()
+                return
             if self._isolation is not None:
-                if ids is None:
-                    self._isolation.clear_all()
-                else:
-                    self._isolation.clear([rule for rule in ids if rule in self._by_nft])
-            by_proxy = [rule for rule in ids if rule not in self._by_nft] if ids is not None else []
-            if ids is None or by_proxy:
+                self._isolation.clear([rule for rule in ids if rule in self._by_nft])
+            by_proxy = [rule for rule in ids if rule not in self._by_nft]
+            if by_proxy:
                 standing = {count.rule for count in _counts(self._ask("clear", *by_proxy))}
-                left = standing & set(by_proxy) if ids is not None else standing
+                left = standing & set(by_proxy)
                 if left:
                     raise RigError(f"link clear: the rules {', '.join(sorted(left))} still stand", definite=False)
-            self._by_nft -= set(ids) if ids is not None else self._by_nft
-            self._by_proxy -= set(ids) if ids is not None else self._by_proxy
+            self._by_nft -= set(ids)
+            self._by_proxy -= set(ids)
+
+    def _clear_all(self) -> None:
+        """Everything, whoever set it; a gateway that does not answer holds up no other."""
+        self._by_nft.clear()
+        self._by_proxy.clear()  # nobody renews them from now on, so they end by themselves if they cannot be reached
+        failures = []
+        for clear in (self._isolation.clear_all if self._isolation is not None else None, lambda: self._ask("clear")):
+            try:
+                if clear is not None:
+                    clear()
+            except RigError as error:
+                failures.append(str(error))
+        if failures:
+            raise RigError("; ".join(failures), definite=False)
 
     def counts(self) -> list[LinkCount]:
         with self._lock:
             counts = _counts(self._ask("counts"))
+            ended = self._by_proxy - {count.rule for count in counts}
+            if ended:
+                raise RigError(
+                    f"gateway {self._gateway.name}: rules {', '.join(sorted(ended))}: {_ended_early()}", definite=False
+                )
             return counts + (self._isolation.counts() if self._isolation is not None else [])
 
     def _keep(self) -> None:
@@ -232,6 +268,13 @@ class BenchLink:
         self._over.set()
         if self._keeper is not None:
             self._keeper.join(5.0)
+
+
+def _ended_early() -> str:
+    return (
+        "the cut ended before its time: its gateway was restarted, or did not answer for so long that the lease ran "
+        "out; what was seen since says nothing, run it again (lease_s in [links] may be longer)"
+    )
 
 
 def _counts(answer: Any) -> list[LinkCount]:

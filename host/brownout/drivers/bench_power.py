@@ -151,7 +151,8 @@ class BenchPower:
                 except RigError as error:
                     failures.append(error)
         if failures:
-            raise RigError("; ".join(str(error) for error in failures), definite=False) from failures[0]
+            said = dict.fromkeys(str(error) for error in failures)  # one gateway may have several switches
+            raise RigError("; ".join(said), definite=False) from failures[0]
         return results
 
     def _read(self, boards: Sequence[str]) -> dict[str, bool]:

@@ -27,18 +27,21 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What a bench is asked to be. liar: the board whose hub lies."""
+    """What a bench is asked to be. liar: the board whose hub lies. movable_clocks: gateways' clocks can be set wrong."""
 
     gateways: Mapping[str, Sequence[str]]
     bed: str = "bed"
     heap: str = "320k"
     real_timings: bool = False
     liar: str | None = None
+    movable_clocks: bool = False
 
     def words(self) -> list[str]:
         words = ["--bed", self.bed, "--heap", self.heap]
         for name, boards in self.gateways.items():
             words += ["--gateways", f"{name}={','.join(boards)}"]
+        if self.movable_clocks:
+            words.append("--movable-clocks")
         if self.real_timings:
             words.append("--real-timings")
         return [*words, "--liar", self.liar] if self.liar else words

@@ -54,6 +54,7 @@ def main() -> int:
     up.add_argument("--journal-size", type=_blocks, default=_blocks("128k"))
     up.add_argument("--real-timings", action="store_true")
     up.add_argument("--liar", help="the board whose hub says that it is off and feeds it all the same")
+    up.add_argument("--movable-clocks", action="store_true", help="`mishap clock SECONDS` moves gateways' clocks")
     arguments = parser.parse_args()
     if arguments.action == "down":
         return _end(arguments.directory.absolute())
@@ -74,6 +75,7 @@ def main() -> int:
                 geometry=Geometry(arguments.flash_size, arguments.journal_size),
                 real_timings=arguments.real_timings,
                 liar=arguments.liar,
+                movable_clocks=arguments.movable_clocks,
                 serial_only=frozenset(arguments.serial_only),
             ),
             lambda line: print(line, flush=True),

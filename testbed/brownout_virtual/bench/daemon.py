@@ -27,7 +27,9 @@ from .. import directory as lab_directory
 from ..broker import Broker
 from ..chip import Chip, ChipModel
 from ..flash_image import MICROPYTHON_ADVICE, Geometry, create, prepare
-from ..process import BoundedLog, CommandError, LabError, find_program, spawn, start_time
+from ..process import BoundedLog, CommandError, LabError, find_program, start_time
+from .mishaps import NAME as MISHAP
+from .mishaps import Mishaps, clock, processes
 from .namespaces import Network, Node
 from .physics import Outlet, Supply
 from .rig_file import write_rig
@@ -61,6 +63,7 @@ class Settings:
     geometry: Geometry
     real_timings: bool
     liar: str | None
+    movable_clocks: bool
     serial_only: frozenset[str]
 
     @property
@@ -75,7 +78,8 @@ class Bench:
         self.settings = settings
         self.root = settings.directory
         self.paths = lab_directory.Paths(self.root)
-        self.network = Network(self.root, settings.gateways)
+        clocks = {name: clock(self.folder(name)) for name in settings.gateways} if settings.movable_clocks else {}
+        self.network = Network(self.root, settings.gateways, clocks)
         self.secrets = self.root / "secrets"
         self.chips: dict[str, Chip] = {}
         self.supplies: dict[str, Supply] = {}
@@ -275,6 +279,8 @@ class Bench:
             return await unit(self._broker, words)
         if tool == "boardjig":
             return Jig(self.chips).run(words)
+        if tool == MISHAP:
+            return await Mishaps(self).run(gateway, words)
         raise CommandError(f"no such tool: {tool}")
 
     def _enumerated(self, board: str) -> bool:
@@ -303,11 +309,9 @@ class Bench:
 
 def _end_all(node: Node) -> None:
     """Kill what still runs in a namespace: sessions of sshd and what they started."""
-    pids = Path(f"/run/netns/{node.namespace}")
-    if not pids.exists():
-        return
-    process = spawn(["sh", "-c", f"ip netns pids {node.namespace} | xargs -r kill -9"])
-    process.wait(ANSWER_WITHIN_S)
+    for process in processes(node.namespace):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 async def _live(settings: Settings, progress: Callable[[str], None]) -> None:

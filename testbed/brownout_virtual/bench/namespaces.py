@@ -12,7 +12,7 @@ import fcntl
 import json
 import subprocess
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,11 @@ def inside(namespace: str) -> tuple[str, ...]:
     return ("ip", "netns", "exec", namespace)
 
 
+def hardware_address(*numbers: int) -> str:
+    """The same after a reboot, as on a real machine: others remember it for a while."""
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0xB0, *numbers, 0))
+
+
 @dataclass(frozen=True)
 class Node:
     """One namespace and its address towards whoever is next."""
@@ -46,15 +51,30 @@ class Node:
     namespace: str
     address: str
     gateway: str = ""
+    variables: tuple[str, ...] = ()  # NAME=VALUE, of everything that runs there
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What stands before a command of this node's own."""
+        return (*inside(self.namespace), "env", *self.variables) if self.variables else inside(self.namespace)
 
 
 class Network:
-    """`gateways`: name -> its boards. Use `make`, then `remove`, which also removes what an earlier bench left."""
+    """`gateways`: name -> its boards; variables: of what runs on them. Use `make`, then `remove`.
 
-    def __init__(self, directory: Path, gateways: dict[str, tuple[str, ...]]) -> None:
+    `remove` takes away what an earlier bench left, too.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        gateways: dict[str, tuple[str, ...]],
+        variables: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self.prefix = f"bo{zlib.crc32(str(directory).encode()) & 0xFFFF:04x}"
         self.bridge = f"{self.prefix}br"
         self._layout = gateways
+        self._variables = dict(variables or {})
         self.number = 0
         self.gateways: dict[str, Node] = {}
         self.boards: dict[str, Node] = {}
@@ -76,22 +96,29 @@ class Network:
             self._make_gateway(index, name, base)
         for index, node in enumerate(self.gateways.values(), 1):
             run("ip", "route", "add", f"{base}.{index}.0/24", "via", node.address)
-            for other, peer in enumerate(self.gateways.values(), 1):
-                if other != index:
-                    run("ip", "-n", node.namespace, "route", "add", f"{base}.{other}.0/24", "via", peer.address)
+            self._add_routes(node)
+
+    def _add_routes(self, node: Node) -> None:
+        """The way from a gateway to the boards of the others."""
+        for index, peer in enumerate(self.gateways.values(), 1):
+            if peer is not node:
+                route = f"10.{self.number}.{index}.0/24"
+                run("ip", "-n", node.namespace, "route", "add", route, "via", peer.address)
 
     def _make_gateway(self, index: int, name: str, base: str) -> None:
-        node = Node(name, f"{self.prefix}-g-{name}", f"{base}.0.{index}")
+        node = Node(name, f"{self.prefix}-g-{name}", f"{base}.0.{index}", variables=self._variables.get(name, ()))
         self.gateways[name] = node
         run("ip", "netns", "add", node.namespace)
         outside = f"{self.prefix}g{index}"
-        run("ip", "link", "add", outside, "type", "veth", "peer", "name", "lan0", "netns", node.namespace)
+        address = hardware_address(self.number, index, 1)
+        peer = ("peer", "name", "lan0", "address", address, "netns", node.namespace)
+        run("ip", "link", "add", outside, "type", "veth", *peer)
         run("ip", "link", "set", outside, "master", self.bridge, "up")
         ip = ("ip", "-n", node.namespace)
         run(*ip, "link", "set", "lo", "up")
         run(*ip, "address", "add", f"{node.address}/24", "dev", "lan0")
         run(*ip, "link", "set", "lan0", "up")
-        run(*ip, "link", "add", "boards0", "type", "bridge")
+        run(*ip, "link", "add", "boards0", "address", hardware_address(self.number, index, 2), "type", "bridge")
         run(*ip, "address", "add", f"{base}.{index}.254/24", "dev", "boards0")
         run(*ip, "link", "set", "boards0", "up")
         run(*inside(node.namespace), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
@@ -100,8 +127,9 @@ class Network:
 
     def _make_board(self, board: str, number: int, gateway: Node, base: str) -> None:
         node = Node(board, f"{self.prefix}-b-{board}", f"{base}.{number}", gateway.name)
+        if board not in self.boards:
+            run("ip", "netns", "add", node.namespace)
         self.boards[board] = node
-        run("ip", "netns", "add", node.namespace)
         outside = f"b{number}"
         run("ip", "-n", gateway.namespace, "link", "add", outside, "type", "veth", "peer", "name", "eth0",
             "netns", node.namespace)  # fmt: skip
@@ -130,17 +158,17 @@ class Network:
             run("ip", "link", "delete", self.bridge)
 
     def remove_gateway(self, name: str) -> None:
-        """Tear one gateway's network down, as a reboot does."""
-        run("ip", "-n", self.gateways[name].namespace, "link", "set", "lan0", "down")
+        """Tear one gateway's namespace down with all that is set in it; nothing runs there any more."""
+        node = self.gateways[name]
+        for number, _board in enumerate(self._layout[name], 1):  # by themselves they would go some time later
+            run("ip", "-n", node.namespace, "link", "delete", f"b{number}")
+        run("ip", "-n", node.namespace, "link", "delete", "lan0")
+        run("ip", "netns", "delete", node.namespace)
 
     def restore_gateway(self, name: str) -> None:
-        """The gateway is back; its routes went with the link."""
-        node = self.gateways[name]
-        run("ip", "-n", node.namespace, "link", "set", "lan0", "up")
-        for other, peer in enumerate(self.gateways.values(), 1):
-            if peer is not node:
-                route = f"10.{self.number}.{other}.0/24"
-                run("ip", "-n", node.namespace, "route", "replace", route, "via", peer.address)
+        """The same gateway with a network as new; its boards are wired to it again."""
+        self._make_gateway(list(self._layout).index(name) + 1, name, f"10.{self.number}")
+        self._add_routes(self.gateways[name])
 
 
 def namespaces() -> Sequence[str]:

@@ -33,6 +33,7 @@ def _driver(device: str) -> str:
 
 def write_rig(bench: Bench) -> None:
     root = bench.root
+    (root / "rig.qualified.json").unlink(missing_ok=True)  # of another bench that stood here
     lines = [
         "# The bench that `brownout lab up --bench` made; it is gone with it.",
         "[rig]",

@@ -21,7 +21,7 @@ from ..broker import Broker, _mosquitto_version
 from ..directory import LONGEST_INTERPRETER
 from ..process import REAP_WITHIN_S, SYSTEM_PATH, BoundedLog, LabError, spawn
 from ..sshd import PRIVILEGE_SEPARATION
-from .namespaces import Node, inside
+from .namespaces import Node
 
 SSH_PORT = 22
 BROKER_PORT = 8883
@@ -47,7 +47,7 @@ UsePAM no
 UseDNS no
 StrictModes no
 # An empty home: a shell's start-up files cost each command tens of milliseconds.
-SetEnv HOME={directory}/home PATH={bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+SetEnv HOME={directory}/home PATH={bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin{variables}
 PrintMotd no
 PrintLastLog no
 DisableForwarding yes
@@ -117,6 +117,7 @@ class GatewaySshd:
                 directory=directory,
                 user=self._user,
                 bin=directory / "bin",
+                variables="".join(f" {variable}" for variable in self._node.variables),
             )
         )
         algorithm, key = (directory / "host_key.pub").read_text().split()[:2]
@@ -124,7 +125,7 @@ class GatewaySshd:
 
     def start(self) -> None:
         log = self._log.writer()
-        command = [*inside(self._node.namespace), program("sshd"), "-D", "-e", "-f"]
+        command = [*self._node.inside, program("sshd"), "-D", "-e", "-f"]
         try:
             self._process = spawn([*command, str(self._directory / "sshd_config")], stderr=log)
         finally:
@@ -136,6 +137,10 @@ class GatewaySshd:
             self._process.kill()
             self._process.wait(REAP_WITHIN_S)
             self._process = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def check(self) -> None:
         if self._process is not None and self._process.poll() is not None:
@@ -169,7 +174,7 @@ class BenchBroker(Broker):
             directory=directory, secrets=secrets, tls_port=BROKER_PORT, plain_port=PLAIN_PORT
         )
         (directory / "mosquitto.conf").write_text(configuration)
-        self._command = [*inside(node.namespace), mosquitto, "-c", str(directory / "mosquitto.conf")]
+        self._command = [*node.inside, mosquitto, "-c", str(directory / "mosquitto.conf")]
 
     async def listening(self) -> bool:
         try:
@@ -193,13 +198,17 @@ class LinkServer:
         install_script(Path(__file__).parent.parent / "labctl.py", directory / "bin" / "linkctl")
         (directory / "settings.json").write_text(json.dumps(settings))
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> None:
         command = [sys.executable, "-m", "brownout_virtual.bench.links", "--directory", str(self._directory)]
         reading, writing = os.pipe()
         log = self._log.writer()
         try:
             self._process = spawn(
-                [*inside(self._node.namespace), *command, "--settings", str(self._directory / "settings.json")],
+                [*self._node.inside, *command, "--settings", str(self._directory / "settings.json")],
                 stdout=writing,
                 stderr=log,
             )
