@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from brownout.analysis.reroutes import reroute_figures
 from brownout.campaign_file import load_campaign, parse_campaign
 from brownout.campaign_text import campaign_text
 from brownout.checkers import judge
@@ -15,6 +18,8 @@ from brownout.contracts import UsageError
 from brownout.document import Table, parse_document
 from brownout.faults import plan
 from brownout.history import BoardEvent, Check, History, Verdict
+from brownout.report import write_report
+from brownout.report.formats import render
 from brownout.rig import load_rig
 from brownout.sim.explicit import read_plan
 from brownout.sim.runs import Simulated, simulate
@@ -23,6 +28,7 @@ from brownout.sites import Sites, routes_of
 from brownout_node.core.config import Config
 from brownout_node.core.errors import ConfigError
 from brownout_node.transport.routes import STEADY, Routes
+from eventful_runs import save
 from history_builder import World
 
 THREE = Sites({"north": ("b1",), "middle": ("b2",), "south": ("b3", "b4")}, (10.0, 30.0), None, ("b3",))
@@ -305,3 +311,44 @@ def test_the_verdict_has_the_check_only_where_there_are_sites() -> None:
     assert "sites" not in [check["name"] for check in judge(world.history())["checks"]]
     named = {check["name"]: check["verdict"] for check in judge(sited(world))["checks"]}
     assert named["sites"] == "invalid"
+
+
+# Figures.
+
+
+def test_each_change_of_route_has_its_gap_and_its_fault() -> None:
+    world = north_dies(5.0, "b1")
+    world.tell("b1", "rerouted", **{"from": "south", "to": "north", "gap_ms": 90})
+    figures = reroute_figures(sited(world))
+    away, home = figures["changes"]
+    assert (away["board"], away["to"], away["fault"], away["gap_ms"]) == ("b1", "south", "f01", 400)
+    assert away["heard_ms"] == pytest.approx(402, abs=3), "from the fault until it was heard of, by the host's clock"
+    assert (home["home"], home["fault"], home["heard_ms"]) == (True, None, None)
+    assert figures["gap_ms"]["max"] == 400 and figures["home_gap_ms"]["max"] == 90
+    (outage,) = figures["outages"]
+    assert (outage["where"], outage["rerouted"], outage["longest_gap_ms"]) == ("north", 1, 400)
+    assert outage["decision_gap_ms"] is None, "nothing was ever decided"
+
+
+def test_the_time_without_a_decision_stands_beside_the_gap() -> None:
+    world = World(3)
+    world.boot()
+    world.operate("put", "k", "before")
+    world.fault("f01", "bridge", "applied", between=["north", "south"])
+    world.wait(2.0)
+    world.fault("f01", "bridge", "healed", between=["north", "south"])
+    world.operate("put", "k", "after")
+    (outage,) = reroute_figures(sited(world))["outages"]
+    assert outage["where"] == "north - south" and outage["rerouted"] == 0
+    assert 2000 < outage["decision_gap_ms"] < 2100 and 2000 < outage["answer_gap_ms"] < 2100
+
+
+def test_the_reports_show_them(tmp_path: Path) -> None:
+    run = save(sited(north_dies(5.0, "b1")), tmp_path)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "Sites and routes" in page and "402" in page
+    text = render(run, "md")
+    assert (
+        "| board | at_s | from | to | gap_ms | fault | heard_ms |" in text and "| north | south | 400 | f01 |" in text
+    )
+    assert json.loads(render(run, "json"))["metrics"]["reroutes"]["gap_ms"]["count"] == 1

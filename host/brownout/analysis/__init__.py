@@ -13,6 +13,7 @@ from .distribution import distribution
 from .failover import failover_figures
 from .latency import decision_times, operation_latencies
 from .recovery import recoveries
+from .reroutes import reroute_figures
 
 __all__ = ["coverage", "summarise"]
 
@@ -34,6 +35,7 @@ def summarise(history: History) -> dict[str, Any]:
         "recovery": [recovery.document() for recovery in recoveries(history)],
         "failover": failover_figures(history),
         "anomalies": anomaly_figures(history),
+        **({"reroutes": reroute_figures(history)} if history.plan.get("sites") else {}),
     }
 
 

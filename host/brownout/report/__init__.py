@@ -73,6 +73,7 @@ def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
         latencies=page.latencies(verdict),
         anomalies=verdict.get("metrics", {}).get("anomalies", {}),
         failover=verdict.get("metrics", {}).get("failover", {}),
+        reroutes=verdict.get("metrics", {}).get("reroutes", {}),
         legend=figures.latency_legend(run),
         operations=page.operations(run),
         counters=page.counters(folder),

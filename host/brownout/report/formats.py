@@ -15,6 +15,18 @@ from ..analysis.record import Record
 from ..checkers import judge
 from ..store import VERDICT, load, read_document
 
+# Of sites: what each fault of a broker or of a bridge cost, and each change of route.
+OUTAGE_KEYS: Sequence[str] = (
+    "fault",
+    "kind",
+    "where",
+    "lasted_ms",
+    "rerouted",
+    "longest_gap_ms",
+    "decision_gap_ms",
+    "answer_gap_ms",
+)
+CHANGE_KEYS: Sequence[str] = ("board", "at_s", "from", "to", "gap_ms", "fault", "heard_ms")
 ANOMALY_KEYS = ("kind", "board", "at_s", "detail")
 
 
@@ -66,6 +78,10 @@ def _markdown(run: Path, verdict: dict[str, Any], analysis: dict[str, Any]) -> s
     if analysis["faults"]:
         keys = ("fault", "kind", "lasted_ms", "unavailable_ms", "converged_ms")
         parts.append(_table(keys, ([row[key] for key in keys] for row in analysis["faults"])))
+    routes = verdict.get("metrics", {}).get("reroutes", {})
+    for head, told in ((OUTAGE_KEYS, routes.get("outages")), (CHANGE_KEYS, routes.get("changes"))):
+        if told:
+            parts.append(_table(head, [[row[key] for key in head] for row in told]))
     found = verdict.get("metrics", {}).get("anomalies", {}).get("found", ())
     if found:
         rows = ([anomaly[key] for key in ANOMALY_KEYS] for anomaly in found)
