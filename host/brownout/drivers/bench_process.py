@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What a bench is asked to be. liar: the board whose hub lies. movable_clocks: gateways' clocks can be set wrong."""
+    """What a bench is asked to be. liar: the board whose hub lies. movable_clocks: gateways' clocks can be moved."""
 
     gateways: Mapping[str, Sequence[str]]
     bed: str = "bed"
