@@ -122,6 +122,8 @@ class RoutedClient(MqttClient):
         self._emit = emit
         self._tell_connected = self._on_connected
         self._on_connected = self._stands
+        self._take_message = self._on_message
+        self._on_message = self._take_one
         self._take_frame = link.on_payload
         link.on_payload = self._on_frame
         self._left = False  # this connection was given up for a better one
@@ -137,9 +139,10 @@ class RoutedClient(MqttClient):
             self._heard()
         self._take_frame(payload)
 
-    def _message(self, qos, body):
-        self._heard()
-        MqttClient._message(self, qos, body)
+    def _take_one(self, topic, payload):
+        if topic.split("/")[-2] != self._name:  # what it told all comes back, and says nothing of the others
+            self._heard()
+        self._take_message(topic, payload)
 
     def _heard(self):
         change = self.routes.heard(self._clock())

@@ -2,8 +2,8 @@
 
 A board tells `rerouted` with the first message that came by another route, and how long it had been without, on its own
 clock, from the loss as it noticed it. Beside it stands the host's view: from the moment when the fault was applied
-until that event arrived. The longest time between two decisions, and between two answers to clients, around each such fault
-says what it meant for the log. Judges nothing.
+until that event arrived. The longest time between two decisions, and between two answers to clients, around each such
+fault says what it meant for the log. Judges nothing.
 """
 
 from __future__ import annotations

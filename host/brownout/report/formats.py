@@ -17,14 +17,8 @@ from ..store import VERDICT, load, read_document
 
 # Of sites: what each fault of a broker or of a bridge cost, and each change of route.
 OUTAGE_KEYS: Sequence[str] = (
-    "fault",
-    "kind",
-    "where",
-    "lasted_ms",
-    "rerouted",
-    "longest_gap_ms",
-    "decision_gap_ms",
-    "answer_gap_ms",
+    *("fault", "kind", "where", "lasted_ms"),
+    *("rerouted", "longest_gap_ms", "decision_gap_ms", "answer_gap_ms"),
 )
 CHANGE_KEYS: Sequence[str] = ("board", "at_s", "from", "to", "gap_ms", "fault", "heard_ms")
 ANOMALY_KEYS = ("kind", "board", "at_s", "detail")
