@@ -55,7 +55,7 @@ def check_names() -> set[str]:
 def test_there_are_enough_of_every_kind() -> None:
     assert len(CATALOGUE) >= LEAST
     assert len({mutant.name for mutant in CATALOGUE}) == len(CATALOGUE)
-    assert {mutant.file.partition("/")[0] for mutant in CATALOGUE} == {"core", "degraded.py", "storage"}
+    assert {mutant.file.partition("/")[0] for mutant in CATALOGUE} == {"core", "degraded.py", "storage", "transport"}
     for file in ("core/step.py", "core/vote.py", "core/gossip.py", "core/membership.py", "storage/journal.py"):
         assert any(mutant.file == file for mutant in CATALOGUE), file
 
