@@ -8,13 +8,14 @@ SEEDS ?= 1 2 3 4 5
 HOURS ?= 8
 DIR ?=
 
-.PHONY: bench-campaigns help setup setup-demo demo test lint campaigns replay determinism mutants night bench histories docs clean
+.PHONY: bench-campaigns bench-failures help setup setup-demo demo test lint campaigns replay determinism mutants night bench histories docs clean
 
 help:
 	@echo "make demo        five boards, real faults, one verdict, about a minute"
 	@echo "make test        lint, types, import contracts, unit, firmware and system tests, one short seed of each campaign"
 	@echo "make campaigns   every shipped campaign with seeds $(SEEDS)"
 	@echo "make bench-campaigns  the main campaigns on a bench of namespaces (root), seeds $(SEEDS)"
+	@echo "make bench-failures   what befalls a bench in mid-campaign: sshd, gateways, broker, ports, disk, clock (root)"
 	@echo "make replay      the main campaigns on virtual boards, seeds 1 to 3, each run replayed: are all faithful?"
 	@echo "make determinism every shipped campaign on sim, 20 seeds, the same in two processes with different hash seeds"
 	@echo "make mutants     known bugs in copies of the firmware: what the swarm finds of them, and how soon"
@@ -75,6 +76,9 @@ night: $(VENV)/.demo
 
 bench: setup
 	$(BIN)/brownout bench
+
+bench-failures: setup
+	$(BIN)/python -m pytest tests/system/test_bench_failures.py tests/system/long_bench_failures.py
 
 histories: setup
 	@test -n "$(DIR)" || { echo "usage: make histories DIR=folder-with-linearizable.json"; exit 2; }

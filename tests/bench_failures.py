@@ -66,7 +66,7 @@ class Ended:
     @property
     def sentence(self) -> str:
         """What the user is told at the end."""
-        return self.stderr.strip().splitlines()[-1]
+        return self.stderr.strip().partition("brownout: rig failure: ")[2]
 
 
 def hurt(bench: TestBench, out: Path, mishap: Callable[[], object], afterwards: Callable[[], object]) -> Ended:
@@ -78,9 +78,12 @@ def hurt(bench: TestBench, out: Path, mishap: Callable[[], object], afterwards: 
         run = subprocess.Popen(
             [*BROWNOUT, *words, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        stack.callback(run.wait)
         stack.callback(run.kill)
         wait_until(lambda: standing(out) == FAULTS or run.poll() is not None, "all faults stand", 60.0)
         try:
+            if run.poll() is not None:
+                raise AssertionError(f"it ended before its faults stood: {run.communicate()}")
             mishap()
             stdout, stderr = run.communicate(timeout=CAMPAIGN_WITHIN_S)
         finally:

@@ -9,6 +9,8 @@ import sys
 from _socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket
 from posix import chdir, getcwd, write
 
+NAME = __file__.rpartition("/")[2]  # labctl in a lab, linkctl on a gateway
+
 
 def ask(arguments: list[str]) -> tuple[int, str]:
     connection = socket(AF_UNIX, SOCK_STREAM)
@@ -17,18 +19,18 @@ def ask(arguments: list[str]) -> tuple[int, str]:
         chdir((__file__.rpartition("/")[0] or ".") + "/..")
         connection.connect("control.sock")
     except OSError as error:
-        return 4, f"labctl: no lab runs in {getcwd()} ({error}): start it with `brownout lab up`\n"
-    connection.sendall("\0".join(arguments).encode("utf-8", "surrogateescape"))
-    connection.shutdown(SHUT_WR)
+        return 4, f"{NAME}: no lab runs in {getcwd()} ({error}): start it with `brownout lab up`\n"
     answer = b""
-    while True:
-        data = connection.recv(65536)
-        if not data:
-            break
-        answer += data
+    try:
+        connection.sendall("\0".join(arguments).encode("utf-8", "surrogateescape"))
+        connection.shutdown(SHUT_WR)
+        while data := connection.recv(65536):
+            answer += data
+    except OSError:
+        answer = b""  # whoever was asked ended in the middle of it
     code, _, text = answer.partition(b"\n")
     if not code:
-        return 4, f"labctl: the lab in {getcwd()} ended before it answered\n"
+        return 4, f"{NAME}: what runs in {getcwd()} ended before it answered; did it crash, or its machine restart?\n"
     return int(code), text.decode("utf-8", "surrogateescape")
 
 

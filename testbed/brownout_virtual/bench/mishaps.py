@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..process import CommandError, LabError, spawn
+from .servers import SSH_PORT
 from .standins import Answer
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Mishaps:
         elif list(words) == ["sshd", "kill"]:
             self._kill_sshd(gateway)
         elif list(words) == ["sshd", "start"]:
-            self._bench.sshd[gateway].start()
+            await self._start_sshd(gateway)
         elif list(words) == ["reboot", "off"]:
             self._off(gateway)
         elif list(words) == ["reboot", "on"]:
@@ -108,6 +109,19 @@ class Mishaps:
             if process not in others:
                 os.kill(process, signal.SIGKILL)
 
+    async def _start_sshd(self, gateway: str) -> None:
+        """It answers when this returns."""
+        self._bench.sshd[gateway].start()
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(self._bench.network.gateways[gateway].address, SSH_PORT)
+                except OSError:
+                    await asyncio.sleep(0.01)
+                    continue
+                writer.close()
+                return
+
     def _off(self, gateway: str) -> None:
         """Everything on the gateway ends at once and its network with it; boards and hubs keep their power."""
         bench = self._bench
@@ -125,7 +139,7 @@ class Mishaps:
         """As after a boot: a network without rules, and the services that start by themselves."""
         bench = self._bench
         await asyncio.to_thread(bench.network.restore_gateway, gateway)
-        bench.sshd[gateway].start()
+        await self._start_sshd(gateway)
         if gateway == bench.broker_gateway.name:
             if bench.broker is not None:
                 await bench.broker.start()
