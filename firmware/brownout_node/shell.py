@@ -63,12 +63,12 @@ class Shell:
         self._worst_ms = 0
         self.received = 0
         self.sent = 0
-        self._link = SerialLink(port.console(), self._on_frame)
+        self.link = SerialLink(port.console(), self._on_frame)
         self._mqtt = None
         if config.mqtt is not None:
             self._mqtt = self._client()
         publish = self._publish_events if self._mqtt is not None else None
-        self._telemetry = Telemetry(self._link, publish, config.telemetry == "serial")
+        self._telemetry = Telemetry(self.link, publish, config.telemetry == "serial")
         self.journal = Journal(port.flash_region())
         self.journal.open()
         if config.flight:
@@ -104,13 +104,9 @@ class Shell:
         )
         if config.routes is None:
             return MqttClient(*arguments)
-        from .transport import routes
+        from .transport.routes import client
 
-        codec.learn(routes)
-        return routes.RoutedClient(config.routes, self._link, self.now, self._emit, *arguments)
-
-    def _emit(self, kind, fields):
-        self.node.emit(kind, fields)
+        return client(self, arguments)
 
     def _about(self):
         # The firmware's hash: of all its files' names and hashes, in order of the names.
@@ -211,7 +207,7 @@ class Shell:
             if mqtt is not None and mqtt.connected:
                 mqtt.publish("%s/re/%d" % (self.config.bed, to), data)
             else:
-                self._link.send(reply_payload(to, data))
+                self.link.send(reply_payload(to, data))
             return
         if to == schema.VOTERS:
             name = "voters"
@@ -222,7 +218,7 @@ class Shell:
         if self.config.mesh == "mqtt":
             mqtt.publish("%s/g/%s/%s" % (self.config.bed, self.config.name, name), data)
         else:
-            self._link.send(mesh_payload(name, data))
+            self.link.send(mesh_payload(name, data))
 
     def _publish_events(self, data):
         return self._mqtt.publish("%s/ev/%s" % (self.config.bed, self.config.name), data, 1)
@@ -354,7 +350,7 @@ class Shell:
         """Work until something fails, and raise that."""
         asyncio.get_event_loop().set_exception_handler(lambda _loop, context: self._fail(context["exception"]))
         self._work()
-        jobs = [self._tick(), self._report(), self._link.run()]
+        jobs = [self._tick(), self._report(), self.link.run()]
         if self._mqtt is not None:
             jobs += [self._network(), self._mqtt.run()]
         tasks = [asyncio.create_task(job) for job in jobs]

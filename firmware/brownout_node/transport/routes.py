@@ -14,6 +14,7 @@ and goes would cost one each time.
 import asyncio
 import struct
 
+from ..core import codec
 from .mqtt import MqttClient, _packet, _text
 from .serial import MESH, mesh_payload
 
@@ -109,8 +110,18 @@ class Routes:
             self._lost_ms = now_ms
 
 
+def client(shell, arguments):
+    """What shell.py has in place of a MqttClient; arguments: those of one."""
+    codec.learn(RoutedClient)
+    return RoutedClient(
+        shell.config.routes, shell.link, shell.now, lambda kind, fields: shell.node.emit(kind, fields), *arguments
+    )
+
+
 class RoutedClient(MqttClient):
     """rows: config.routes. link: the board's end of the cable. clock(): `now_ms`. emit(kind, fields): tell an event."""
+
+    EVENTS = EVENTS
 
     def __init__(self, rows, link, clock, emit, *arguments):
         MqttClient.__init__(self, *arguments)
