@@ -157,6 +157,19 @@ def sampling(breach: bool) -> World:
     return world
 
 
+def hand_over(breach: bool) -> World:
+    """b1 hands its turns over to b2, and goes on proposing, or does not."""
+    world = World(3)
+    world.boot()
+    at = world.height
+    world.tell("b1", "passing", number=1, from_height=at, successor=2)
+    for board in ("b2", "b3"):
+        world.tell(board, "promised", board=1, boot=1, number=1, from_height=at, height=at)
+    world.tell("b1", "handed_over", number=1, from_height=at, successor=2, height=at, weight=3)
+    world.tell("b1" if breach else "b2", "proposed", height=at, round=1, value_id="00" * 8, valid_round=-1)
+    return world
+
+
 def stake(breach: bool) -> World:
     """Stakes of 10 and 40 free, as the options' defaults have it; a board that makes 5 more out of nothing."""
     world = World(3)
@@ -258,6 +271,7 @@ STORIES: dict[str, Story] = {
         sampling,
         commit,
         stake,
+        hand_over,
         liveness,
         majority,
         recovery,
