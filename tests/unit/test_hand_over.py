@@ -25,7 +25,7 @@ class Bench(Cluster):
             options.pop("seed", 1),
             voters,
             options.pop("learners", 0),
-            protocols=[log, "hand_over"],
+            protocols=options.pop("protocols", [log, "hand_over"]),
             propose_timeout_ms=TIMEOUT_MS,
             options={"hand_over": options.pop("hand_over", {})},
             **options,
@@ -288,6 +288,14 @@ def test_a_board_without_turns_has_nothing_to_hand_over() -> None:
     assert bench.hand_over(4).status == schema.REFUSED
     alone = Bench(1)
     assert alone.hand_over(1).status == schema.REFUSED
+
+
+def test_a_breaker_before_the_log_stays_before_it() -> None:
+    bench = Bench(protocols=["vote", "breaker", "hand_over"])
+    assert bench.done(bench.ask(2)).status == schema.OK
+    assert bench.done(bench.ask(2, 160)).status == schema.OK  # trip
+    assert bench.done(bench.ask(2)).status == schema.REFUSED
+    assert bench.hand_over(2).status == schema.OK
 
 
 def test_it_has_to_come_after_the_vote() -> None:

@@ -1,10 +1,10 @@
 """Planned hand-over of a voter's turns, so that its restart costs no time-out (as Raft's leadership transfer, Ongaro
 2014, section 3.10, for a log whose heights go round).
 
-Loaded after vote or stake. Told to `hand_over`, a board proposes nothing from a height on and tells the voters, who
-promise to begin its heights with the round after. It is done, and says so, once a quorum has promised, the successor
-(who proposes in that round) has decided everything before that height, and no client of this board waits any more;
-meanwhile it refuses new operations on the log. Votes go on as ever.
+Loaded last: after vote or stake, and whatever else serves the log's operations. Told to `hand_over`, a board proposes
+nothing from a height on and tells the voters, who promise to begin its heights with the round after. It is done, and
+says so, once a quorum has promised, the successor (who proposes in that round) has decided everything before that
+height, and no client of this board waits any more; meanwhile it refuses new operations on the log. Votes go on as ever.
 
 A round that its proposer has passed on may be left out whatever others do, as after any time-out, so nothing here can
 endanger what vote.py promises and nothing has to be durable: who forgets a promise waits, or follows the votes of the
@@ -55,6 +55,7 @@ class HandOver:
         self._patience_ms = options["patience_ms"]
         self._hold_ms = options["hold_ms"]
         self.operations = vote.operations + (_HAND_OVER,)
+        self._servers = dict(node._servers)  # of the operations, but for this: the log, or what stands before it
         vote.skips = self.skips
         self._watch = vote.watch
         vote.watch = self._grown
@@ -110,7 +111,7 @@ class HandOver:
         elif self.from_height and not self._is_known(client, request):
             self.node.reply(client, request, schema.REFUSED, None, 0)
         else:
-            self.vote.on_command(client, request, operation, key, value, expected)
+            self._servers[operation].on_command(client, request, operation, key, value, expected)
 
     def _is_known(self, client, request):
         # What was taken before is not refused when it is asked again: it may still happen.
