@@ -27,7 +27,7 @@ from .firmware_build import Firmware, FirmwareFile
 from .flash_program import LOOK, SERVE, WRITE
 from .rig import Model
 
-WORKERS = 8
+WORKERS = 32  # at once: a board at the end of a real cable mostly waits for it
 RESCUES = 2
 SETTLE_S = 1.5  # a board has booted by then, and interrupting it is safe again
 CONFIG = "config.json"

@@ -14,11 +14,13 @@ import os
 import signal
 import termios
 import tty
+from collections.abc import Callable
 from pathlib import Path
 
 CHUNK = 65536
 MAX_TO_HOST = 65536  # then the oldest goes
 MAX_TO_BOARD = 65536  # then the host is made to wait
+PIECE_S = 0.01  # what goes at once over a cable that has a speed of its own
 CTRL_C = b"\x03"
 INTERRUPTS_APART_S = 0.05
 LFLAG, CC = 3, 6  # places in what termios.tcgetattr returns
@@ -67,6 +69,8 @@ class Cable:
         self._to_board = bytearray()
         self._host_is_full = False  # somebody has to read before more goes through
         self._host_waits = False  # until the board has read
+        self.bytes_per_s: int | None = None  # of each direction; None: as fast as it goes
+        self._rests: dict[int, asyncio.TimerHandle] = {}  # ends that are not read until so many bytes would have gone
         self.dropped_bytes = 0
 
     # The host's side.
@@ -86,7 +90,7 @@ class Cable:
             return
         self.plugged = False
         self._show_port()
-        self._loop.remove_reader(self._port)
+        self._stop_reading(self._port)
         self._loop.remove_writer(self._port)
         os.close(self._port_slave)
         os.close(self._port)
@@ -141,10 +145,31 @@ class Cable:
 
     def _close_board(self) -> None:
         if self._board is not None:
-            self._loop.remove_reader(self._board)
+            self._stop_reading(self._board)
             self._loop.remove_writer(self._board)
             os.close(self._board)
             self._board = None
+
+    # A cable's own speed.
+
+    def _piece(self) -> int:
+        return CHUNK if self.bytes_per_s is None else max(1, int(self.bytes_per_s * PIECE_S))
+
+    def _rest(self, file: int, count: int, reader: Callable[[], object]) -> None:
+        """Read no more from this end until so many bytes would have gone over the wire."""
+        if self.bytes_per_s is not None:
+            self._stop_reading(file)
+            self._rests[file] = self._loop.call_later(count / self.bytes_per_s, self._read_again, file, reader)
+
+    def _read_again(self, file: int, reader: Callable[[], object]) -> None:
+        del self._rests[file]
+        self._loop.add_reader(file, reader)
+
+    def _stop_reading(self, file: int) -> None:
+        self._loop.remove_reader(file)
+        rest = self._rests.pop(file, None)
+        if rest is not None:
+            rest.cancel()
 
     # Bytes.
 
@@ -152,15 +177,16 @@ class Cable:
         """Pass one piece on; False where there is none, or none any more."""
         assert self._board is not None
         try:
-            data = os.read(self._board, CHUNK)
+            data = os.read(self._board, self._piece())
         except BlockingIOError:
             return False
         except OSError:  # EIO: the board's end is closed; the supervisor notices by itself
             data = b""
         if not data:
-            self._loop.remove_reader(self._board)
+            self._stop_reading(self._board)
             return False
         self._send_to_host(data)
+        self._rest(self._board, len(data), self._from_board)
         return True
 
     def _send_to_host(self, data: bytes) -> None:
@@ -186,9 +212,10 @@ class Cable:
     def _from_host(self) -> None:
         assert self._port is not None
         try:
-            data = os.read(self._port, CHUNK)
+            data = os.read(self._port, self._piece())
         except BlockingIOError:
             return
+        self._rest(self._port, len(data), self._from_host)
         if self._board is None:
             return  # no power: bytes fall off the cable's end
         if not self._ready:
@@ -196,7 +223,7 @@ class Cable:
         else:
             self._forward(data)
         if len(self._to_board) > MAX_TO_BOARD:
-            self._loop.remove_reader(self._port)
+            self._stop_reading(self._port)
             self._host_waits = True
 
     def _forward(self, data: bytes) -> None:

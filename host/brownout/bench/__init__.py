@@ -11,7 +11,20 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from ..contracts import UsageError
-from . import checking, decision, flashing, fleet, gateway, heap, journal, protocols, publish, replay, simulator
+from . import (
+    checking,
+    decision,
+    flashing,
+    fleet,
+    gateway,
+    heap,
+    journal,
+    paced_flashing,
+    protocols,
+    publish,
+    replay,
+    simulator,
+)
 from .figures import Figure, document, print_table
 from .workbench import Workbench, machine
 
@@ -23,6 +36,7 @@ PARTS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "flash": flashing.measure,
     "fleet": fleet.measure,
     "gateway": gateway.measure,
+    "gateway-flash": paced_flashing.measure,
     "checkers": checking.measure,
     "sim": simulator.measure,
     "replay": replay.measure,

@@ -73,7 +73,7 @@ def _flash(lab: VirtualLab, boards: Sequence[str]) -> float:
     model = load_model("virtual")
     firmware = build(model)
     targets = [
-        FlashTarget(name, lab.serial_port(name), model, firmware, _configuration(number, name))
+        FlashTarget(name, lab.serial_port(name), model, firmware, configuration(number, name))
         for number, name in enumerate(boards, 1)
     ]
     began = time.perf_counter()
@@ -81,6 +81,6 @@ def _flash(lab: VirtualLab, boards: Sequence[str]) -> float:
     return time.perf_counter() - began
 
 
-def _configuration(number: int, name: str) -> dict[str, Any]:
+def configuration(number: int, name: str) -> dict[str, Any]:
     roster = [[number, name, 1]]
     return {"cluster": 1, "board": number, "name": name, "bed": "bed", "seed": 0, "roster": roster, "mesh": "serial"}

@@ -35,11 +35,14 @@ class BenchOptions:
     real_timings: bool = False
     liar: str | None = None
     movable_clocks: bool = False
+    port_bytes_per_s: int | None = None
 
     def words(self) -> list[str]:
         words = ["--bed", self.bed, "--heap", self.heap]
         for name, boards in self.gateways.items():
             words += ["--gateways", f"{name}={','.join(boards)}"]
+        if self.port_bytes_per_s:
+            words += ["--port-bytes-per-s", str(self.port_bytes_per_s)]
         if self.movable_clocks:
             words.append("--movable-clocks")
         if self.real_timings:

@@ -55,6 +55,7 @@ def main() -> int:
     up.add_argument("--real-timings", action="store_true")
     up.add_argument("--liar", help="the board whose hub says that it is off and feeds it all the same")
     up.add_argument("--movable-clocks", action="store_true", help="`mishap clock SECONDS` moves gateways' clocks")
+    up.add_argument("--port-bytes-per-s", type=int, help="how fast serial ports are, each way; as fast as it goes")
     arguments = parser.parse_args()
     if arguments.action == "down":
         return _end(arguments.directory.absolute())
@@ -76,6 +77,7 @@ def main() -> int:
                 real_timings=arguments.real_timings,
                 liar=arguments.liar,
                 movable_clocks=arguments.movable_clocks,
+                port_bytes_per_s=arguments.port_bytes_per_s,
                 serial_only=frozenset(arguments.serial_only),
             ),
             lambda line: print(line, flush=True),

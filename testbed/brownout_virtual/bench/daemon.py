@@ -54,7 +54,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What `up` was asked for. liar: the board whose hub lies; None where every hub is honest."""
+    """What `up` was asked for. liar: the board whose hub lies. port_bytes_per_s: None where ports are not paced."""
 
     directory: Path
     gateways: dict[str, tuple[str, ...]]
@@ -64,6 +64,7 @@ class Settings:
     real_timings: bool
     liar: str | None
     movable_clocks: bool
+    port_bytes_per_s: int | None
     serial_only: frozenset[str]
 
     @property
@@ -219,6 +220,7 @@ class Bench:
             namespace = self.network.boards[name].namespace
             prefix = (program("nsenter"), f"--net=/run/netns/{namespace}")
             self.chips[name] = Chip(name, model, image, self.paths.serial / name, prefix)
+            self.chips[name].cable.bytes_per_s = self.settings.port_bytes_per_s
             self.chips[name].power_on()
         template.unlink()
 
