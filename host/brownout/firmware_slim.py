@@ -12,6 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
+from .firmware_syntax import parse
+
 CORE = "brownout_node/core/"
 SCHEMA = CORE + "schema.py"
 # The kinds of messages and of events that schema.py names for protocols which a board may or may not load.
@@ -100,7 +102,7 @@ def _without(source: bytes, names: Collection[str]) -> bytes:
 
 def _walk(source: bytes) -> list[ast.AST]:
     try:
-        return list(ast.walk(ast.parse(source)))
+        return list(ast.walk(parse(source)))
     except SyntaxError:
         return []  # the compiler says so, with the file and the line
 
@@ -170,7 +172,7 @@ def _rows(source: bytes) -> list[ast.Assign]:
 def _assignments(source: bytes, names: Collection[str] | None = None) -> list[ast.Assign]:
     """Those of a module's top level that give one of the names, or any, its value; none where it does not parse."""
     try:
-        body = ast.parse(source).body
+        body = parse(source).body
     except SyntaxError:
         return []  # the compiler says so, with the file and the line
     return [

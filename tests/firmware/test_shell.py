@@ -199,7 +199,7 @@ def test_ticks_are_counted_by_their_lateness(start):
     used, free, ticks, *late = second[5:13]
     assert used + free > 200_000
     assert ticks == sum(late)
-    assert 5 <= ticks - first[7] <= 15
+    assert 1 <= ticks - first[7] <= 15  # 10 to a report; a machine that is busy makes them fewer, and later
     assert second[-3:] == first[-3:]  # nothing was written meanwhile
 
 
