@@ -495,6 +495,7 @@ class Bed(Hand):
         """What stands around the boards, for the manifest; once everything is up."""
         mqtt = self.lab.document["mqtt"]
         return {
+            "clock": {"monotonic_began_ns": self.began_ns},
             "broker": {"kind": mqtt["broker"], "version": mqtt["version"]},
             "firmware_flashed": {"files": self.flashed},
             "lab": {
@@ -549,6 +550,11 @@ class Bed(Hand):
                 return False
             self.pace.sleep(POWER_LOOK_S)
         return True
+
+    def uplink_answers(self, board: str, site: str) -> bool:
+        """Whether the board's own way to that site's broker takes a connection."""
+        assert isinstance(self.lab, VirtualLab), "no other lab has sites"
+        return self._broker_answers(self.lab.routes(board)[site])
 
     def crosses(self, source: str, target: str, within_s: float) -> bool:
         """Whether a message that the host puts to one site's broker comes out at the other's."""

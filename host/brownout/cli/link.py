@@ -17,24 +17,14 @@ def link() -> None:
 
 def _apply(rig_name: str, as_json: bool, kind: str, boards: Sequence[str], parameters: dict[str, Any]) -> None:
     """Set the rules of one kind of fault, as a campaign would; the same kind on the same boards replaces itself."""
-    from ..contracts import UsageError
-    from ..fault_kinds import HOST
-    from ..faults import PlannedFault, link_rules
+    from ..link_by_hand import bend
 
     with open_hand(rig_name) as hand:
-        for board in (*boards, *parameters.get("from", ()), *parameters.get("to", ())):
-            if board != HOST:
-                hand.rig.board(board)
-        named = "-".join([*boards, *parameters.get("from", ()), *parameters.get("to", ())])
-        fault = PlannedFault(f"hand.{kind}.{named}", kind, 0.0, 0.0, tuple(boards), parameters=parameters)
-        rules = link_rules(fault, boards, hand.names)
-        if not rules:
-            raise UsageError(f"link {kind}: nothing to do; name at least one board")
-        hand.link.apply(rules)
+        rules = bend(hand, kind, boards, parameters)
     if as_json:
-        print_document([rule.id for rule in rules])
+        print_document(rules)
     else:
-        click.echo(f"standing until `brownout link clear`: {', '.join(rule.id for rule in rules)}")
+        click.echo(f"standing until `brownout link clear`: {', '.join(rules)}")
 
 
 boards_argument = click.argument("boards", nargs=-1, required=True)

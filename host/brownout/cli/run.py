@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import LiveProgress, json_option, open_hand, out, print_document, rig_option
+from .live import live_page
 
 if TYPE_CHECKING:
     from ..campaign import RunResult
@@ -23,6 +24,10 @@ out_option = click.option(
     "--out", "folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
 )
 live_option = click.option("--live-less", "--no-live", "live_less", is_flag=True, help="Lines of text, no moving bars.")
+page_option = click.option("--live", is_flag=True, help="Show the run on a web page as it happens (extra `live`).")
+port_option = click.option(
+    "--live-port", type=click.IntRange(0, 65535), default=0, show_default="any free one", help="Port of that page."
+)
 
 
 @click.command()
@@ -30,9 +35,12 @@ live_option = click.option("--live-less", "--no-live", "live_less", is_flag=True
 @out_option
 @json_option
 @live_option
-def demo(seed: str, folder: Path, as_json: bool, live_less: bool) -> int:
+@page_option
+@port_option
+def demo(seed: str, folder: Path, as_json: bool, live_less: bool, live: bool, live_port: int) -> int:
     """Run the demo: five virtual boards, a cut in the middle of a vote, a split, a torn write, and a verdict."""
-    return _run("demo", "virtual", seed, folder, as_json, live_less)
+    with live_page(folder, live, live_port):
+        return _run("demo", "virtual", seed, folder, as_json, live_less)
 
 
 @click.command()
@@ -48,6 +56,8 @@ def demo(seed: str, folder: Path, as_json: bool, live_less: bool) -> int:
 @click.option("--trust-switches", is_flag=True, help="Cut power by outlets that `rig qualify` could not prove, too.")
 @json_option
 @live_option
+@page_option
+@port_option
 def run(
     campaign: str,
     rig_name: str,
@@ -57,9 +67,12 @@ def run(
     trust_switches: bool,
     as_json: bool,
     live_less: bool,
+    live: bool,
+    live_port: int,
 ) -> int:
     """Run CAMPAIGN, a shipped one's name or a campaign file, and judge what happened."""
-    return _run(campaign, rig_name, seed, folder, as_json, live_less, firmware, trust_switches)
+    with live_page(folder, live, live_port):
+        return _run(campaign, rig_name, seed, folder, as_json, live_less, firmware, trust_switches)
 
 
 def _run(
