@@ -150,6 +150,13 @@ _ROWS = (
         "the bridge between the brokers of two sites is cut; each site goes on by itself",
         parameters=(Parameter("between", "sites", required=True),),
     ),
+    FaultKind(
+        "uplink",
+        "link",
+        "the boards' own links to the broker of one site die; the broker lives, and so do other ways to it",
+        "one",
+        parameters=(Parameter("site", "site", required=True),),
+    ),
     FaultKind("drop", "message", "messages that match are lost", parameters=_MATCH),
     FaultKind("hold", "message", "messages that match are kept back until the fault heals", parameters=_MATCH),
     FaultKind(
@@ -254,7 +261,7 @@ _ROWS = (
 
 KINDS: dict[str, FaultKind] = {row.name: row for row in _ROWS}
 MALICE = ("silent", "equivocate", "lie", "replay_old", "delay_votes", "corrupt")  # what core/adversary.py does
-SITE_KINDS = ("broker", "bridge")  # of the brokers of sites and what joins them; see site_faults.py
+SITE_KINDS = ("broker", "bridge", "uplink")  # of the brokers of sites and what leads to them; see site_faults.py
 CONDITIONS = ("bitrot", "full", "worn", "skew", "drift", "jump", "pressure")  # of flash, clock, heap; see conditions.py
 # What a seeded nemesis may draw: kinds that need nothing that only a person can choose.
 _CHOSEN = ("one_way", "drop", "hold", "duplicate", "wipe", "restore", "upgrade", *SITE_KINDS, *MALICE, *CONDITIONS)

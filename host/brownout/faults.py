@@ -255,7 +255,7 @@ class Planner:
         sites = self.campaign.sites
         if sites is None:
             raise self._error(spec, "kind", f"{spec.kind!r} needs sites", "a table [sites], or another kind")
-        if spec.kind == "broker" and spec.parameters["site"] not in sites.names:
+        if "site" in spec.parameters and spec.parameters["site"] not in sites.names:
             raise self._error(spec, "site", f"unknown site {spec.parameters['site']!r}", ", ".join(sites.names))
         if spec.kind == "bridge" and tuple(spec.parameters["between"]) not in sites.bridges:
             bridges = "; ".join(", ".join(bridge) for bridge in sites.bridges)

@@ -83,6 +83,8 @@ class BoardBridge(asyncio.Protocol):
                     server_hostname=key.server if key else None,
                 )
                 await asyncio.wait_for(self._accepted_or_ended(), ACCEPT_WITHIN_S)
+                if not self.established.is_set():
+                    raise ConnectionAbortedError("the connection ended before the broker had accepted it")
                 await self._keep_alive()
             except (OSError, TimeoutError):  # the broker is down or stalled: a fault of this bed, or its end
                 self._end()

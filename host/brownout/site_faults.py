@@ -1,8 +1,9 @@
-"""Carries out the faults of sites: a site's broker dies, a bridge between two sites is cut.
+"""Carries out the faults of sites: a broker dies, a bridge between two sites is cut, a board's link to a broker dies.
 
 As injector.py for the others: applied, proven from a second side, healed, and the healing seen. The second side of a
 broker is a connection that it no longer accepts, beside the other sites' brokers that still do; that of a bridge is a
-message that the host puts to the one broker and waits for at the other, both ways. Must not judge.
+message that the host puts to the one broker and waits for at the other, both ways; that of a board's link is a
+connection that it no longer takes, though the broker itself does. Must not judge.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MOST_MS = 5000.0
 def run(life: FaultLife) -> None:
     if life.fault.kind == "broker":
         _broker(life)
+    elif life.fault.kind == "uplink":
+        _uplink(life)
     else:
         _bridge(life)
 
@@ -61,3 +64,17 @@ def _bridge(life: FaultLife) -> None:
     while not joined and bed.now_ns() < until_ns and not life.injector.stop.is_set():
         joined = bed.crosses(first, last, within_s) and bed.crosses(last, first, within_s)
     life.note(FaultStage.HEALED, {"between": [first, last], "crosses_again": joined})
+
+
+def _uplink(life: FaultLife) -> None:
+    bed = life.bed
+    site = str(life.fault.parameters["site"])
+    bed.broker.part(site, life.boards)
+    life.note(FaultStage.APPLIED, {"site": site})
+    gone = {board: not bed.uplink_answers(board, site) for board in life.boards}
+    alive = bed.broker_of_site_answers(site, answers=True, within_s=0.5)
+    life.proof(all(gone.values()), {"site": site, "takes_no_connection": gone, "broker_answers": alive})
+    life.last()
+    bed.broker.rejoin(site, life.boards)
+    back = {board: bed.uplink_answers(board, site) for board in life.boards}
+    life.note(FaultStage.HEALED, {"site": site, "takes_a_connection": back})

@@ -29,6 +29,7 @@ reset BOARD...                               pull the reset pin
 link apply JSON | clear [ID...] | counts     rules on the links: a list of {id, action, sources, targets, ...}
 broker kill|stall|start|state [SITE]         one site's, where there are sites; without: all, bridges too
 bridge cut|join|state SITE SITE              what joins the brokers of two sites
+uplink cut|join|state SITE BOARD...          what leads these boards to that site's broker
 cable unplug|plug|state BOARD...
 flash wipe-journal BOARD                     only while the board is off
 flash headers BOARD...                       the first 16 bytes of each block of the journal
@@ -71,6 +72,7 @@ class Commands:
             "link": self._link,
             "broker": self._broker,
             "bridge": self._bridge,
+            "uplink": self._uplink,
             "cable": self._cable,
             "flash": self._flash,
             "clock": self._clock,
@@ -158,6 +160,7 @@ class Commands:
         if action == "start" and len(words) == 1 and self._lab.sites is not None:
             for line in self._lab.sites.lines.values():
                 line.join()
+            self._lab.proxy.rejoin()
         return await chosen[0].state()
 
     def _brokers(self, words: Sequence[str]) -> list[Broker]:
@@ -182,6 +185,18 @@ class Commands:
         elif action == "join":
             line.join()
         return line.state()
+
+    async def _uplink(self, words: Sequence[str]) -> Any:
+        action = _choose("uplink", words, ("cut", "join", "state"))
+        known = [] if self._lab.sites is None else list(self._lab.sites.brokers)
+        if len(words) < 3 or words[1] not in known:
+            raise CommandError(f"uplink {action} takes SITE BOARD...; the sites are: {', '.join(known) or 'none'}")
+        site, boards = words[1], [chip.name for chip in self._boards(words[2:])]
+        if action == "cut":
+            self._lab.proxy.part(site, boards)
+        elif action == "join":
+            self._lab.proxy.rejoin(boards, site)
+        return {board: {"whole": self._lab.proxy.whole(board, site)} for board in boards}
 
     async def _cable(self, words: Sequence[str]) -> Any:
         action = _choose("cable", words, ("unplug", "plug", "state"))

@@ -141,9 +141,10 @@ class Side(asyncio.Protocol):
 class Session:
     """One board's connection and its counterpart to the broker; they live and die together."""
 
-    def __init__(self, proxy: Proxy, board: str, upstream: tuple[str, int] | None = None) -> None:
-        """upstream: the address of the broker, where it is not the proxy's only one."""
+    def __init__(self, proxy: Proxy, board: str, site: str = "", upstream: tuple[str, int] | None = None) -> None:
+        """site, upstream: the broker and its address, where it is not the proxy's only one."""
         self.proxy = proxy
+        self.site = site
         self._upstream = upstream
         self.board = board
         self.established = False

@@ -61,6 +61,7 @@ class Proxy:
         self.ports: dict[str, int] = {}
         self.route_ports: dict[str, dict[str, int]] = {board: {} for board in self.boards}
         self._routes = dict(routes or {})
+        self._parted: set[tuple[str, str]] = set()  # (board, site) whose link has died
         self._servers: list[asyncio.Server] = []
         self._sessions: dict[str, list[Session]] = {board: [] for board in self.boards}
         self._held: deque[Held] = deque()
@@ -76,7 +77,7 @@ class Proxy:
             for site, upstream in routes:
                 port = (ports or {}).get(board, 0) if site == routes[0][0] else 0
                 server = await loop.create_server(
-                    partial(self._accept, board, upstream), self._listen, port, backlog=128, ssl=self._tls
+                    partial(self._accept, board, site, upstream), self._listen, port, backlog=128, ssl=self._tls
                 )
                 self._servers.append(server)
                 port = server.sockets[0].getsockname()[1]
@@ -84,8 +85,8 @@ class Proxy:
                 self.route_ports[board][site] = port
         return dict(self.ports)
 
-    def _accept(self, board: str, upstream: tuple[str, int] | None) -> Side:
-        return Session(self, board, upstream).up_side
+    def _accept(self, board: str, site: str, upstream: tuple[str, int] | None) -> Side:
+        return Session(self, board, site, upstream).up_side
 
     async def stop(self) -> None:
         """Stop listening and reset every connection."""
@@ -104,6 +105,23 @@ class Proxy:
     def connected(self) -> dict[str, bool]:
         """board -> whether the broker has accepted a connection of it that stands."""
         return {board: any(session.established for session in self._sessions[board]) for board in self.boards}
+
+    def part(self, site: str, boards: Iterable[str]) -> None:
+        """The links of these boards to that site's broker die: connections are reset, and new ones too."""
+        for board in boards:
+            self._parted.add((board, site))
+            for session in list(self._sessions[board]):
+                if session.site == site:
+                    session.close()
+
+    def rejoin(self, boards: Iterable[str] | None = None, site: str | None = None) -> None:
+        """Undo it; all of it where nothing is named."""
+        kept = () if boards is None else tuple(boards)
+        gone = {pair for pair in self._parted if boards is None or (pair[0] in kept and pair[1] == site)}
+        self._parted -= gone
+
+    def whole(self, board: str, site: str) -> bool:
+        return (board, site) not in self._parted
 
     # Rules.
 
@@ -225,7 +243,10 @@ class Proxy:
 
     def opened(self, session: Session) -> None:
         self._sessions[session.board].append(session)
-        self._bend(session)
+        if (session.board, session.site) in self._parted:
+            session.close()
+        else:
+            self._bend(session)
 
     def forget(self, session: Session) -> None:
         sessions = self._sessions[session.board]

@@ -291,6 +291,17 @@ def test_being_home_again_will_do_where_the_broker_was_back_so_soon() -> None:
     assert judged(north_dies(0.5)).verdict is Verdict.INVALID
 
 
+def test_a_link_that_dies_is_judged_as_a_broker_is_for_the_boards_that_it_meets() -> None:
+    world = north_dies(5.0)
+    world.faults = [replace(record, kind="uplink", boards=("b2",)) for record in world.faults]
+    found = judged(world)
+    assert found.verdict is Verdict.INVALID and "b2" in found.detail and found.metrics["boards_judged"] == 1
+    world = north_dies(5.0, "b2")
+    world.faults = [replace(record, kind="uplink", boards=("b2",)) for record in world.faults]
+    assert judged(world).verdict is Verdict.VALID
+    assert [row["fault"] for row in reroute_figures(sited(world))["changes"]] == ["f01"]
+
+
 def test_a_board_without_a_second_route_owes_nothing() -> None:
     found = judged(north_dies(5.0, "b1"), replace(SITED, second=("b1", "b3")))
     assert found.verdict is Verdict.VALID and found.metrics["boards_judged"] == 1

@@ -18,7 +18,7 @@ from ..sites import Sites
 from .distribution import distribution
 from .failover import longest_gap_ms
 
-KINDS = ("broker", "bridge")
+KINDS = ("broker", "bridge", "uplink")
 CAUSED_WITHIN_NS = 30_000_000_000  # a board that leaves a route later after the fault has a cause of its own
 
 
@@ -55,7 +55,7 @@ def reroutes(history: History) -> list[Reroute]:
         (
             record
             for record in history.faults
-            if record.kind == "broker" and record.stage is FaultStage.APPLIED and "site" in record.evidence
+            if record.kind in ("broker", "uplink") and record.stage is FaultStage.APPLIED and "site" in record.evidence
         ),
         key=lambda record: record.at_ns,
     )
@@ -69,7 +69,8 @@ def _reroute(event: BoardEvent, sites: Sites, deaths: Iterable[FaultRecord]) -> 
     cause = None
     for record in deaths:
         near = record.at_ns <= event.received_ns < record.at_ns + CAUSED_WITHIN_NS
-        if near and record.evidence["site"] == source and not is_home:
+        met = record.kind == "broker" or event.board in record.boards
+        if near and met and record.evidence["site"] == source and not is_home:
             cause = record
     return Reroute(
         event.board,

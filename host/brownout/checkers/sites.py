@@ -1,4 +1,5 @@
-"""What a second route promises: a board whose broker dies hears the others again within the bound, by another route.
+"""What a second route promises: a board whose broker, or whose link to it, dies hears the others again within the
+bound, by another route.
 
 A board says so itself, with the first message that came by the new route; one that is connected and hears nothing, as
 after it forgot to subscribe, has not come back. Where the broker was back before the bound, being connected to it again
@@ -23,10 +24,10 @@ def check(run: Run) -> Check:
     within_ns = int(float(run.history.plan["checks"].get("reroute_within_s", DEFAULT_WITHIN_S)) * 1e9)
     judged = 0
     for outage in run.outages:
-        if outage.kind != "broker" or not _proven(run, outage):
+        if outage.kind not in ("broker", "uplink") or not _proven(run, outage):
             continue
         site = str(outage.applied.evidence["site"])
-        for board in run.boards:
+        for board in run.boards if outage.kind == "broker" else sorted(outage.boards):
             boot = _boot_at(run, board, outage.from_ns)
             if boot is None or len(sites.routes(board)) < 2 or _route(boot, sites, outage.from_ns) != site:
                 continue
@@ -35,7 +36,9 @@ def check(run: Run) -> Check:
             judged += 1
             _judge(boot, outage, site, within_ns, findings)
     findings.metrics |= {"boards_judged": judged}
-    return findings.check(f"{judged} times a board's broker died, and it was back within {within_ns / 1e9:g} s")
+    return findings.check(
+        f"{judged} times the way to a board's broker died, and it was back within {within_ns / 1e9:g} s"
+    )
 
 
 def _judge(boot: Boot, outage: Outage, site: str, within_ns: int, findings: Findings) -> None:
@@ -45,8 +48,8 @@ def _judge(boot: Boot, outage: Outage, site: str, within_ns: int, findings: Find
     back = ("rerouted", "connected") if short else ("rerouted",)
     if not any(event.kind in back for event in later):
         findings.wrong(
-            f"{boot.board} knows a second route, and {within_ns / 1e9:g} s after the broker of {site} died it had "
-            "heard nobody by it",
+            f"{boot.board} knows a second route, and {within_ns / 1e9:g} s after its way to {site} died it had heard "
+            "nobody by it",
             fault(outage.applied),
             *[step(event) for event in later if event.kind in ("rerouted", "connected")],
         )

@@ -2,6 +2,7 @@
 
 labctl broker kill|stall|start|state [SITE]
 labctl bridge cut|join SITE SITE
+labctl uplink cut|join SITE BOARD...
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from ..contracts import RigError, Support
 from ..labctl import LabControl
 
-KINDS = ("broker_kill", "broker_stall", "broker", "bridge")
+KINDS = ("broker_kill", "broker_stall", "broker", "bridge", "uplink")
 
 
 class VirtualBroker:
@@ -41,6 +42,17 @@ class VirtualBroker:
         state = self._control.ask("bridge", action, *between)
         if state["whole"] is not whole:
             raise RigError(f"bridge {action} {' '.join(between)}: it says {state}", definite=False)
+
+    def part(self, site: str, boards: Sequence[str]) -> None:
+        self._uplink("cut", site, boards, False)
+
+    def rejoin(self, site: str, boards: Sequence[str]) -> None:
+        self._uplink("join", site, boards, True)
+
+    def _uplink(self, action: str, site: str, boards: Sequence[str], whole: bool) -> None:
+        states = self._control.ask("uplink", action, site, *boards)
+        if any(state["whole"] is not whole for state in states.values()):
+            raise RigError(f"uplink {action} {site}: it says {states}", definite=False)
 
     def state(self, site: str | None = None) -> dict[str, Any]:
         return dict(self._control.ask("broker", "state", *_words(site)))

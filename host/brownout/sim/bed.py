@@ -156,6 +156,7 @@ class SimBed:
         self.broker.start()
         for bridge in self.world.network.bridges:
             self.broker.join(bridge)
+        self.world.network.parted.clear()
         for name, board in self.world.boards.items():
             if not board.plugged:
                 self.cable.plug([name])
@@ -193,6 +194,10 @@ class SimBed:
     def broker_of_site_answers(self, site: str, *, answers: bool, within_s: float) -> bool:
         """Whether the broker of that site serves, or does not."""
         return self.world.network.answers(site) == answers
+
+    def uplink_answers(self, board: str, site: str) -> bool:
+        """Whether that board could connect to that broker."""
+        return self.world.broker_answers(site, board)
 
     def crosses(self, source: str, target: str, within_s: float) -> bool:
         """Whether a message that the host puts to one site's broker comes out at the other's."""
@@ -319,6 +324,7 @@ class SimBroker:
 
     def __init__(self, switch: Switch, support: Mapping[str, Support]) -> None:
         self._switch = switch
+        self._world = switch.world
         self._network = switch.world.network
         self.supports = support
 
@@ -341,6 +347,14 @@ class SimBroker:
     def join(self, between: Sequence[str]) -> None:
         self._switch.wait()
         self._network.join(between)
+
+    def part(self, site: str, boards: Sequence[str]) -> None:
+        self._switch.wait()
+        self._world.part(site, boards)
+
+    def rejoin(self, site: str, boards: Sequence[str]) -> None:
+        self._switch.wait()
+        self._world.rejoin(site, boards)
 
     def state(self, site: str | None = None) -> dict[str, Any]:
         if site is not None:

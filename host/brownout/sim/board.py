@@ -57,7 +57,7 @@ class World(Protocol):
 
     def home(self, name: str) -> str: ...
 
-    def broker_answers(self, site: str) -> bool: ...
+    def broker_answers(self, site: str, name: str) -> bool: ...
 
 
 @dataclass
@@ -453,7 +453,7 @@ class SimBoard:
             routes.taken(self.now_ms())
             self._look_later()
             return
-        if not self.world.broker_answers(self.route):
+        if not self.world.broker_answers(self.route, self.name):
             self._try_later()
             return
         self._retry_ms = FIRST_RETRY_MS
@@ -502,7 +502,7 @@ class SimBoard:
         routes = self.routes
         if life != self.life or self.halted or routes is None or routes.taken_ms != taken_ms:
             return
-        if routes.looked(self.world.broker_answers(routes.names[routes.target]), self.now_ms()):
+        if routes.looked(self.world.broker_answers(routes.names[routes.target], self.name), self.now_ms()):
             self.connected = False
             pause_ms = routes.pause_ms(self._random.randrange)
             self.engine.at(self.engine.now_ns + pause_ms * 1_000_000, self.try_to_connect, life)

@@ -102,6 +102,7 @@ class Network:
         self.rules = RuleBook(boards, seed)
         self.brokers = {site: Hop() for site in (ONE if sites is None else sites.names)}
         self.bridges = {bridge: Hop() for bridge in (() if sites is None else sites.bridges)}
+        self.parted: set[tuple[str, str]] = set()  # (board, site) whose link has died
         self._sites = sites
         self.weather = weather or Weather()
         self.on_broker: Callable[[str, bool], None] | None = None

@@ -152,7 +152,9 @@ class SimWorld:
         """The site of the broker that the board, or the host's bridge on its behalf, is connected to."""
         if self.sites is None or not (board.by_cable or board.route == CABLE):
             return board.route
-        living = [site for site, broker in self.network.brokers.items() if broker.up]
+        parted = self.network.parted
+        brokers = self.network.brokers.items()
+        living = [site for site, broker in brokers if broker.up and (board.name, site) not in parted]
         home = self.sites.home(board.name)
         return home if home in living or not living else living[0]
 
@@ -245,8 +247,18 @@ class SimWorld:
     def home(self, name: str) -> str:
         return "" if self.sites is None else self.sites.home(name)
 
-    def broker_answers(self, site: str) -> bool:
-        return self.network.answers(site)
+    def broker_answers(self, site: str, name: str) -> bool:
+        return (name, site) not in self.network.parted and self.network.answers(site)
+
+    def part(self, site: str, names: Sequence[str]) -> None:
+        """The links of these boards to the broker of that site die."""
+        self.network.parted.update((name, site) for name in names)
+        for name in names:
+            if self.boards[name].route == site:
+                self.boards[name].disconnect()
+
+    def rejoin(self, site: str, names: Sequence[str]) -> None:
+        self.network.parted.difference_update((name, site) for name in names)
 
     def _broker_changed(self, site: str, up: bool) -> None:
         if not up:
