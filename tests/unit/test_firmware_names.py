@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from brownout import firmware_build, resources
 from brownout.firmware_names import shortened
-from brownout.firmware_slim import slimmed
 from brownout.rig import load_model
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "firmware"
@@ -38,10 +37,19 @@ def modules() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def short_firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def before() -> dict[str, bytes]:
+    return modules()
+
+
+@pytest.fixture(scope="module")
+def after(before: dict[str, bytes]) -> dict[str, bytes]:
+    return shortened(before, [(resources.firmware_directory() / name).read_bytes() for name in firmware_build.ENTRY])
+
+
+@pytest.fixture(scope="module")
+def short_firmware(after: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("short")
-    entry = [(resources.firmware_directory() / name).read_bytes() for name in firmware_build.ENTRY]
-    for name, text in shortened(modules(), entry).items():
+    for name, text in after.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text)
@@ -60,17 +68,18 @@ def test_boards_with_short_names_do_the_same(run: tuple[str, ...], short_firmwar
     assert plain and output(short_firmware) == plain
 
 
-def test_lines_keep_their_numbers_and_many_names_go() -> None:
-    before = slimmed(modules())
-    after = shortened(before)
+def test_lines_keep_their_numbers_and_many_names_go(before: dict[str, bytes], after: dict[str, bytes]) -> None:
     assert after.keys() == before.keys()
     for name, text in after.items():
         assert text.count(b"\n") == before[name].count(b"\n"), name
-        places = [(node.lineno, type(node)) for node in ast.walk(ast.parse(text)) if hasattr(node, "lineno")]
-        assert places == [(n.lineno, type(n)) for n in ast.walk(ast.parse(before[name])) if hasattr(n, "lineno")], name
+        assert _places(text) == _places(before[name]), name
     names = {name for text in before.values() for name in _names(text)}
     left = {name for text in after.values() for name in _names(text)}
     assert len(left) < 0.8 * len(names)
+
+
+def _places(text: bytes) -> list[tuple[int, type]]:
+    return [(node.lineno, type(node)) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
 
 
 def _names(text: bytes) -> set[str]:
