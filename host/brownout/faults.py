@@ -7,7 +7,7 @@ the plan by name. A campaign that the rig cannot carry out is refused here, befo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from random import Random
 from typing import Any
@@ -111,6 +111,8 @@ def plan(campaign: Campaign, rig: Rig, seed: int) -> Plan:
             f"and rig {rig.name!r} has one of its own; try --rig virtual, or --rig sim"
         )
     boards = choose_boards(rig, campaign.name, campaign.voters, campaign.learners, campaign.serial_only)
+    if campaign.sites is None and rig.sites is not None:
+        campaign = replace(campaign, sites=rig.sites.among(board.name for board in boards))
     random = Random(f"{campaign.name}:{seed}")
     planner = Planner(campaign, boards, random)
     planner.check_operations()

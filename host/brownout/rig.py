@@ -20,6 +20,7 @@ from .bench_rig import BenchSpec, read_bench
 from .contracts import RigError, Support, UsageError
 from .document import Table, nearest, read_document
 from .fault_kinds import KINDS
+from .sites import Sites, read_sites
 
 RESERVED_NAMES = ("all", "voters", "host")  # addresses in topics
 MOST_BOARDS = 200
@@ -126,6 +127,7 @@ class Rig:
     gateways: Mapping[str, GatewaySpec] = field(default_factory=dict)
     wifi: Mapping[str, str] | None = None
     bench: BenchSpec | None = None
+    sites: Sites | None = None  # for campaigns that name none
 
     @property
     def capacity(self) -> int:
@@ -179,7 +181,9 @@ def read_rig(path: Path) -> Rig:
 
 def parse_rig(document: Table) -> Rig:
     """A rig from its document; relative paths in it start at the folder of the file."""
-    document.only("rig", "virtual", "lab", "sim", "board", "broker", "gateway", "wifi", "faults", *BENCH_TABLES)
+    document.only(
+        "rig", "virtual", "lab", "sim", "board", "broker", "gateway", "wifi", "faults", "sites", *BENCH_TABLES
+    )
     head = document.table("rig")
     head.only("name", "description", "rung", "bed")
     shapes = [shape for shape in SHAPES if shape in document]
@@ -200,6 +204,10 @@ def parse_rig(document: Table) -> Rig:
         "bed": head.word("bed", "bed"),
         "support": _support(document.table("faults", {})),
     }
+    if "sites" in document:
+        if shapes[0] not in ("virtual", "sim"):
+            raise document.error("sites", "does not go with one broker for all", "[virtual] or [sim] beside it")
+        common["sites"] = read_sites(document.table("sites"))
     if shapes[0] == "virtual":
         _refuse(document, "virtual", "broker", "gateway", "wifi")
         return Rig(**common, virtual=_virtual(document.table("virtual")))

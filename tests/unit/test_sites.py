@@ -20,7 +20,7 @@ from brownout.faults import plan
 from brownout.history import BoardEvent, Check, History, Verdict
 from brownout.report import write_report
 from brownout.report.formats import render
-from brownout.rig import load_rig
+from brownout.rig import Rig, load_rig, parse_rig
 from brownout.sim.explicit import read_plan
 from brownout.sim.runs import Simulated, simulate
 from brownout.sim.swarm import draw
@@ -100,6 +100,39 @@ def test_a_campaign_with_sites_is_text_and_plan_and_back() -> None:
     assert read_plan(made.to_document()).to_document() == made.to_document()
     assert read_plan(made.to_document()).sites == campaign.sites
     assert "sites" not in plan(load_campaign("demo"), load_rig("sim"), 3).to_document()
+
+
+RIG = """
+[rig]
+name = "far"
+rung = "sim"
+[sim]
+[sites]
+boards = { here = ["b1", "b9"], there = ["b2"] }
+latency_ms = 40
+[faults]
+broker = "injected"
+"""
+
+
+def rig_of(text: str) -> Rig:
+    return parse_rig(Table(parse_document(text.encode(), "far.toml"), "far.toml"))
+
+
+def test_a_rig_may_place_the_boards_of_campaigns_that_do_not() -> None:
+    made = plan(parsed('[[fault]]\nkind = "broker"\nsite = "there"\nat_s = 1\nfor_s = 1'), rig_of(RIG), 1)
+    assert made.sites is not None and made.sites.boards == {"here": ("b1",), "there": ("b2",)}, "b9 is not in the run"
+    own = '[sites]\nboards = { north = ["b1"], south = ["b2"] }'
+    kept = plan(parsed(own), rig_of(RIG), 1).sites
+    assert kept is not None and kept.names == ("north", "south"), "a campaign's own come first"
+
+
+def test_a_rig_with_a_broker_of_its_own_has_no_sites() -> None:
+    text = RIG.replace("[sim]", '[lab]\ndirectory = "x"').replace('rung = "sim"', 'rung = "virtual"')
+    with pytest.raises(UsageError, match="sites"):
+        rig_of(text)
+    with pytest.raises(UsageError, match="--rig virtual"):
+        plan(load_campaign("sites"), replace(load_rig("sim"), simulated=None, support=load_rig("sim").support), 1)
 
 
 def test_a_swarm_leaves_boards_out_of_their_sites() -> None:
