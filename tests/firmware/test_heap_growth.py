@@ -1,4 +1,4 @@
-"""What `brownout bench heap` asks of mirror and sampling, in small; and that what grows would show."""
+"""The heap of boards in small: what code takes of it, and that it levels off; what grows would show."""
 
 from __future__ import annotations
 
@@ -10,9 +10,35 @@ from statistics import median
 
 import pytest
 from brownout.bench.workbench import ON_BOARD
+from brownout.firmware_build import build
+from brownout.rig import load_model
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 COUNT, EVERY = 6000, 250
+MOST_CODE = 99_000  # bytes: what a board holds besides after boot is 60 KiB with seven voters, and 160 KiB is the bound
+IMPORTS = """
+import gc, sys
+sys.path.insert(0, sys.argv[1])
+import brownout_node.shell
+for name in sys.argv[2:]:
+    __import__("brownout_node.core." + name)
+gc.collect()
+print(gc.mem_alloc())
+"""
+LARGEST = [("adversary", "byzantine"), ("lifeguard", "gossip", "vote")]
+
+
+@pytest.mark.parametrize("protocols", LARGEST, ids="-".join)
+def test_the_code_of_the_largest_sets_leaves_room(protocols: tuple[str, ...], micropython: str, tmp_path: Path) -> None:
+    for file in build(load_model("virtual"), protocols=protocols).files:
+        target = tmp_path / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.data)
+    (tmp_path / "imports.py").write_text(IMPORTS, encoding="utf-8")
+    command = [micropython, "-X", "heapsize=900k", str(tmp_path / "imports.py"), str(tmp_path), *protocols]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 60_000 < int(done.stdout) < MOST_CODE
 
 
 def heap_of(micropython: str, name: str, folder: Path, firmware: Path = FIRMWARE) -> list[int]:
