@@ -36,7 +36,6 @@ HEARTBEAT_S = 1.0
 MOST_CLIENTS = 64
 HERE = Path(__file__).parent
 REPORT_STYLE = HERE.parent / "report" / "style.css"
-GOODBYE_S = 2.0
 # A report may run the scripts it holds and save pictures; it belongs to no origin, so it can ask nothing of this one.
 REPORT_POLICY = "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
 REPORT_POLICY += "style-src 'unsafe-inline'; img-src data: blob:"
@@ -199,6 +198,8 @@ class Pages:
                     yield message
                 elif not client.lagged:
                     yield b": still here\n\n"
+            if current is not None:
+                yield await anyio.to_thread.run_sync(current.join, client)
             yield encode("goodbye", {})
         finally:
             self.clients -= 1

@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import duckdb
+
 from .. import store
+from ..contracts import UsageError
 from .clients import Client
 from .picture import Picture
 
@@ -133,8 +136,23 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._stop.is_set() and not self.ended:
-            if not self.step():
+            try:
+                more = self.step()
+            except (UsageError, ValueError, KeyError, TypeError, OSError, duckdb.Error) as error:
+                self._give_up(f"the folder cannot be read: {type(error).__name__}: {error}")
+                return
+            if not more:
                 self._stop.wait(LOOK_S)
+
+    def _give_up(self, why: str) -> None:
+        """Show what was read until then, and why there is no more of it; one bad folder stops no other."""
+        with self._lock:
+            self.ended = True
+            self.picture.run["reason"] = why
+            self.picture.state("unreadable")
+            message = encode("update", self.picture.changes() or {})
+            for client in self._clients:
+                client.offer(message)
 
     def close(self) -> None:
         self._stop.set()

@@ -4,7 +4,9 @@ const main = document.querySelector("main");
 const seen = (id) => document.getElementById(id);
 let picture = null, drawing = false, paused = false, arrived = [], over = false, source = null;
 const dirty = new Set();
-const PARTS = ["run", "totals", "boards", "links", "heights", "faults", "curves", "lines"];
+const PARTS = ["run", "totals", "boards", "links", "heights", "faults", "conflicts", "curves", "lines"];
+const CURVES_EVERY_MS = 400; // the costliest to draw, and told by the second
+let curvesDrawn = 0;
 
 // Small tools.
 function cell(row, text, style, title) {
@@ -53,6 +55,9 @@ function schedule() {
 }
 function draw() {
   drawing = false;
+  const early = dirty.has("curves") && performance.now() - curvesDrawn < CURVES_EVERY_MS;
+  if (early) { dirty.delete("curves"); setTimeout(() => { dirty.add("curves"); schedule(); }, CURVES_EVERY_MS); }
+  else if (dirty.has("curves")) curvesDrawn = performance.now();
   for (const name of PARTS) if (dirty.has(name)) drawers[name]();
   dirty.clear();
   // The delay is taken after the drawing, from the time at which the host had the event.
@@ -75,8 +80,8 @@ const drawers = {
     seen("verdict").textContent = run.verdict || run.state;
     const broken = run.checks.filter((check) => check.verdict !== "valid");
     seen("summary").textContent = run.verdict
-      ? broken.length ? broken.map((check) => `${check.name}: ${check.detail}`).join(" · ") : `all ${run.checks.length} checks are valid`
-      : run.reason || { starting: "the boards are being flashed and started", running: "faults and load are at work", judging: "the checkers read the record", abandoned: "its host is gone; brownout heal puts the rig right", interrupted: "stopped before its end", ended: "" }[run.state];
+      ? broken.length ? broken.map((check) => `${check.name}: ${check.detail}`).join("\n") : `all ${run.checks.length} checks are valid`
+      : run.reason ? run.reason : { starting: "the boards are being flashed and started", running: "faults and load are at work", judging: "the checkers read the record", abandoned: "its host is gone; brownout heal puts the rig right", interrupted: "stopped before its end", ended: "" }[run.state];
     seen("title").textContent = `Brownout: ${run.campaign || "run"}, seed ${run.seed ?? "–"}, on the ${run.rung || "–"} rung`;
     document.title = `${run.verdict || run.state}: ${run.campaign || "run"}, seed ${run.seed ?? ""}`;
     seen("name").textContent = run.name;
@@ -176,7 +181,7 @@ const drawers = {
       cell(row, marks(height.prevotes, "prevotes"));
       cell(row, marks(height.precommits, "precommits"));
       cell(row, marks(height.decided, "decided"));
-      cell(row, values.size > 1 ? "decided differently: " + [...values].join(", ") : height.took_ms === null ? null : height.took_ms + " ms", values.size > 1 ? "" : "tight");
+      cell(row, values.size > 1 ? "decided differently" : height.took_ms === null ? null : height.took_ms + " ms", "tight", [...values].join(", "));
       return row;
     }), "Nothing has been proposed yet.");
   },
@@ -194,6 +199,16 @@ const drawers = {
       return row;
     }), "No fault is planned.");
   },
+  conflicts() {
+    seen("conflicting").hidden = !picture.conflicts.length;
+    fill("conflicts", picture.conflicts.map((conflict) => {
+      const row = document.createElement("tr");
+      cell(row, seconds(conflict.at_ns), "number tight");
+      cell(row, conflict.who, "tight");
+      cell(row, conflict.text);
+      return row;
+    }), "");
+  },
   curves() {
     const points = [...picture.curves.values()].sort((a, b) => a.second - b.second);
     while (points.length > 1800) picture.curves.delete(points.shift().second);
@@ -202,6 +217,7 @@ const drawers = {
     const shades = Object.values(picture.faults).filter((fault) => fault.times.applied !== undefined).map((fault) => ({
       from: fault.times.applied / 1e9, to: fault.times.healed === undefined ? now : fault.times.healed / 1e9, style: power.includes(fault.kind) ? "power" : "link",
     }));
+    if (picture.run.state === "running" && points.length > 1) points.pop(); // a second that has not passed is no fall
     drawPlot(seen("p-decisions"), points, [{ key: "decisions", style: "first" }], { whole: true, shades });
     drawPlot(seen("p-latency"), points, [{ key: "decision_ms", style: "first" }, { key: "operation_ms", style: "second" }], { least: 10, shades });
     drawPlot(seen("p-digests"), points, [{ key: "digests", style: "third" }], { whole: true, least: 2, shades });

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from brownout_node.core import schema
+
 from ..fault_kinds import HOST
 from ..fault_kinds import KINDS as FAULT_KINDS
 from ..faults import PlannedFault, link_rules
@@ -20,8 +22,10 @@ from .curves import Curves, Histogram
 MOST_HEIGHTS = 12  # shown
 KEPT_HEIGHTS = 512  # compared with what boards decide late
 MOST_LINES = 200
+MOST_CONFLICTS = 20
 IN_FORCE = (FaultStage.APPLIED, FaultStage.PROVEN, FaultStage.UNPROVEN)
 POWER_GONE_AT_ONCE = ("cut", "cycle", "blackout")
+MEMBER_STATES = {schema.ALIVE: "alive", schema.SUSPECT: "suspect", schema.DEAD: "dead"}
 LINK_GROUPS = ("link", "message")
 EVERYTHING_ELSE = "*"
 # What is worth a line; votes and decisions have a table of their own.
@@ -39,7 +43,18 @@ TOLD = (
     "adversary",
     "handed_over",
 )
-DURABLE = ("locked", "prevoted", "precommitted", "locked_round", "prevote_round", "precommit_round")
+UNTOLD = (  # of a boot: what the board runs is in the report, and its votes are told again when they matter
+    "implementation",
+    "version",
+    "firmware",
+    "locked",
+    "locked_round",
+    "prevoted",
+    "prevote_round",
+    "precommitted",
+    "precommit_round",
+    "gossip_number",
+)
 
 
 class Seen:
@@ -73,6 +88,7 @@ class Picture:
         self.faults: dict[str, dict[str, Any]] = {}
         self.heights: dict[int, dict[str, Any]] = {}
         self.links: list[dict[str, Any]] = []
+        self.conflicts: list[dict[str, Any]] = []  # the first; the lines above them move on
         self.digests: dict[str, dict[str, str | None]] = {}
         self.lines: deque[dict[str, Any]] = deque(maxlen=MOST_LINES)
         self.totals: dict[str, Any] = {
@@ -119,7 +135,16 @@ class Picture:
     def plan(self, document: Mapping[str, Any]) -> None:
         self.run["duration_s"] = document.get("duration_s")
         for entry in document.get("faults", ()):
-            fault = PlannedFault(**{**entry, "boards": tuple(entry["boards"])})
+            fault = PlannedFault(
+                entry["id"],
+                entry["kind"],
+                entry.get("at_s", 0.0),
+                entry.get("for_s", 0.0),
+                tuple(entry.get("boards", ())),
+                entry.get("select"),
+                entry.get("when"),
+                entry.get("parameters", {}),
+            )
             self._planned[fault.id] = fault
             self.faults.setdefault(
                 fault.id,
@@ -145,7 +170,7 @@ class Picture:
         self._dirty.add("run")
 
     def state(self, state: str) -> None:
-        """starting | running | judging | ended | interrupted | abandoned."""
+        """starting | running | judging | ended | interrupted | abandoned | unreadable."""
         if self.run["state"] != state:
             self.run["state"] = state
             self._dirty.add("run")
@@ -171,7 +196,9 @@ class Picture:
         if handler is not None:
             handler(board, line, fields)
         if kind in TOLD:
-            told = {key: value for key, value in fields.items() if value is not None and key not in DURABLE}
+            told = {key: value for key, value in fields.items() if value is not None and key not in UNTOLD}
+            if kind == "member":
+                told = {"board": fields["board"], "seen": MEMBER_STATES[fields["state"]]}
             self._tell(at_ns, name, kind, ", ".join(f"{key} {value}" for key, value in told.items()))
 
     def _first_time(self, board: str, boot: int, sequence: int) -> bool:
@@ -249,12 +276,12 @@ class Picture:
         number, value, at_ns = fields["height"], fields["value_id"], line["received_ns"]
         board["height"] = max(board["height"] or 0, number)
         known = number in self._decided
-        if not known and (not self._decided or number > min(self._decided)):
+        if not known and (not self._decided or number > next(iter(self._decided))):
             self._decided[number] = value
             self.totals["decisions"] += 1
             self.curves.count(at_ns)
-            while len(self._decided) > KEPT_HEIGHTS:
-                del self._decided[min(self._decided)]
+            if len(self._decided) > KEPT_HEIGHTS:
+                del self._decided[next(iter(self._decided))]  # heights are decided in their order, near enough
         elif known and self._decided[number] != value:
             self._conflict(line, f"decided {value} at height {number}, where {self._decided[number]} was decided")
         height = self._height(number)
@@ -292,6 +319,9 @@ class Picture:
 
     def _conflict(self, line: Mapping[str, Any], text: str) -> None:
         self.totals["conflicts"] += 1
+        if len(self.conflicts) < MOST_CONFLICTS:
+            self.conflicts.append({"at_ns": line["received_ns"], "who": line["board"], "text": text})
+            self._dirty.add("conflicts")
         self._tell(line["received_ns"], line["board"], "conflict", text)
 
     # Clients, faults, gaps.
@@ -344,7 +374,11 @@ class Picture:
             kind = FAULT_KINDS.get(entry["kind"])
             if planned is None or kind is None or entry["stage"] not in IN_FORCE or kind.group not in LINK_GROUPS:
                 continue
-            for rule in link_rules(planned, entry["boards"], self._names):
+            try:
+                rules = link_rules(planned, entry["boards"], self._names)
+            except KeyError:
+                continue  # a plan that does not hold its cuts; the fault itself is in the table
+            for rule in rules:
                 for source in self._ends(rule.sources, rule.targets):
                     for target in self._ends(rule.targets, rule.sources):
                         if source != target:
@@ -415,6 +449,7 @@ class Picture:
             "links": self.links,
             "digests": self.digests,
             "lines": list(self.lines),
+            "conflicts": self.conflicts,
             "totals": self.totals,
             "newest": self.newest,
             "curves": list(self.curves.points.values()),

@@ -35,7 +35,7 @@ function drawPlot(figure, points, series, { whole = false, least = 1, shades = [
   }
   for (let value = 0; value <= ceiling * 1.0001; value += step) {
     svg.append(svgNode("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: value ? "grid" : "rule" }));
-    svg.append(svgNode("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, brief(value)));
+    svg.append(svgNode("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toPrecision(6)))));
   }
   const secondStep = Math.max(1, niceStep(last - first, 12));
   for (let second = Math.ceil(first / secondStep) * secondStep; second <= last; second += secondStep)
