@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from brownout.mqtt_connection import ManyConnections, connected
+from brownout.serial_bridge import BoardBridge
 from brownout.sites import Sites
+from brownout_virtual.proxy import Proxy
 from brownout_virtual.sites import Line, VirtualSites
-from mqtt_bed import wait_until
+from mqtt_bed import Client, wait_until
 
 SITES = Sites({"north": ("b1",), "middle": (), "south": ("b2",)}, (30.0, 50.0))
 LATE_S = 0.08
@@ -76,6 +78,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     bed.close()
 
 
+@pytest.mark.needs("mosquitto")
 def test_messages_of_boards_cross_the_bridges_and_take_their_time(running: Running) -> None:
     receiver, sender = running.connect("south", "bed/#"), running.connect("north")
     try:
@@ -101,6 +104,7 @@ def test_messages_of_boards_cross_the_bridges_and_take_their_time(running: Runni
         sender.close()
 
 
+@pytest.mark.needs("mosquitto")
 def test_the_host_is_at_every_site(running: Running) -> None:
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     addresses = list(running.sites.addresses().values())
@@ -137,3 +141,56 @@ def test_a_line_to_a_dead_broker_ends_the_connection() -> None:
             await line.close()
 
     assert asyncio.run(ends()) == b""
+
+
+@pytest.mark.needs("mosquitto")
+def test_a_boards_link_to_one_broker_dies_and_its_others_do_not(running: Running) -> None:
+    async def started() -> Proxy:
+        routes = {"b1": running.sites.addresses(), "b2": running.sites.addresses()}
+        proxy = Proxy("bed", ["b1", "b2"], "127.0.0.1", 1, routes=routes)
+        await proxy.start()
+        return proxy
+
+    proxy = running.call(started())
+    ports = proxy.route_ports
+    board, other = Client("b1", ports["b1"]["north"]), Client("b2", ports["b2"]["north"])
+    try:
+        assert ports["b1"]["north"] == proxy.ports["b1"], "the first route is the board's own broker"
+        running.do(proxy.part, "north", ["b1"])
+        assert board.ends.get(timeout=5)
+        with pytest.raises((ConnectionError, OSError)):
+            Client("b1", ports["b1"]["north"])
+        Client("b1", ports["b1"]["south"]).close()
+        assert other.ends.empty() and not proxy.whole("b1", "north") and proxy.whole("b2", "north")
+        running.do(proxy.rejoin, ["b1"], "north")
+        Client("b1", ports["b1"]["north"]).close()
+    finally:
+        board.close()
+        other.close()
+        running.call(proxy.stop())
+
+
+@pytest.mark.needs("mosquitto")
+def test_the_bridge_of_a_cable_goes_on_to_a_broker_that_accepts_it(running: Running) -> None:
+    """The first address takes the connection and ends it, as a proxy does whose broker is dead."""
+
+    async def start() -> tuple[asyncio.Server, BoardBridge]:
+        ending = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+        address = ending.sockets[0].getsockname()
+        bridge = BoardBridge("bed", "b1", True, [address, running.sites.addresses()["south"]], frames.append, True)
+        bridge.attach()
+        await asyncio.wait_for(bridge.established.wait(), 5)
+        return ending, bridge
+
+    frames: list[bytes] = []
+    presence = running.connect("south", "bed/up/#")
+    ending, bridge = running.call(start())
+    try:
+        presence.publish("bed/g/b2/b1", b"by the cable", 0)
+        wait_until(lambda: frames, "a message comes by it")
+        assert frames[0].endswith(b"by the cable")
+        running.do(bridge.detach)
+        assert running.heard.empty(), "it stands in, and says nothing of the board's presence"
+    finally:
+        presence.close()
+        running.do(ending.close)
