@@ -396,3 +396,13 @@ def test_commands_refuse_what_cannot_be(tmp_path: Path, capsys: pytest.CaptureFi
     ):
         assert main(words) == 2
         assert said in capsys.readouterr().err
+
+
+def test_without_the_extra_a_sentence_says_what_to_install(tmp_path: Path) -> None:
+    """In a process where starlette cannot be imported."""
+    program = "import sys; sys.modules['starlette'] = None; from brownout.cli import main; sys.exit(main())"
+    for words in (["serve", str(tmp_path)], ["run", "demo", "--rig", "sim", "--live", "--out", str(tmp_path)]):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 4
+        assert "pip install 'brownout[live]'" in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing has begun"

@@ -66,7 +66,8 @@ class Pages:
         self.control = control
         self.single = single
         self.closing = asyncio.Event()
-        self.clients = 0
+        self.clients: set[Client] = set()
+        self.looked_at = asyncio.Event()  # somebody has had a look
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE),
             autoescape=True,
@@ -105,6 +106,12 @@ class Pages:
 
     async def _wrong(self, _request: Request, error: Exception) -> Response:
         return PlainTextResponse(f"{error}\n", 404 if isinstance(error, UsageError) else 502)
+
+    def close(self) -> None:
+        """Tell those who look on that this is the end."""
+        self.closing.set()
+        for client in self.clients:
+            client.wake()
 
     # Pages.
 
@@ -168,7 +175,7 @@ class Pages:
     # Events.
 
     async def events(self, request: Request) -> Response:
-        if self.clients >= MOST_CLIENTS:
+        if len(self.clients) >= MOST_CLIENTS:
             return PlainTextResponse(f"{MOST_CLIENTS} pages look on already\n", 503)
         name = request.path_params.get("name")
         fixed = None if name is None else await anyio.to_thread.run_sync(self.library.follower, name)
@@ -179,7 +186,7 @@ class Pages:
         """A snapshot, then what changes; anew where the client lagged, or where another run has begun."""
         client = Client(asyncio.get_running_loop())
         current: Follower | None = None
-        self.clients += 1
+        self.clients.add(client)
         try:
             yield b"retry: 1000\n\n"
             while not self.closing.is_set():
@@ -193,6 +200,7 @@ class Pages:
                         current.leave(client)
                     current = wanted
                     yield await anyio.to_thread.run_sync(current.join, client)
+                    self.looked_at.set()
                 message = await client.next(HEARTBEAT_S)
                 if message is not None:
                     yield message
@@ -202,7 +210,7 @@ class Pages:
                 yield await anyio.to_thread.run_sync(current.join, client)
             yield encode("goodbye", {})
         finally:
-            self.clients -= 1
+            self.clients.discard(client)
             if current is not None:
                 current.leave(client)
 

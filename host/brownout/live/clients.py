@@ -35,6 +35,10 @@ class Client:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ready.set)
 
+    def wake(self) -> None:
+        """End a wait in `next`; in the loop's own thread."""
+        self._ready.set()
+
     def reset(self) -> None:
         """What was waiting is part of the snapshot that the client is given now."""
         self._waiting.clear()

@@ -7,6 +7,7 @@ work can hold the run up. Must not read a run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from .library import Library
 LOOPBACK = "127.0.0.1"
 PORT = 8600
 LAST_WORD_S = 3.0  # for those who look on, after the run
+FIRST_LOOK_S = 8.0  # from its start, a page stays for a first look at a run that was shorter
 CHILD_STARTS_WITHIN_S = 20.0
 
 
@@ -65,7 +67,7 @@ class Server(uvicorn.Server):
         self.pages = pages
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.pages.closing.set()
+        self.pages.close()
         super().handle_exit(sig, frame)
 
 
@@ -127,7 +129,7 @@ class Beside:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         try:
-            self._process.wait(LAST_WORD_S + 8)
+            self._process.wait(LAST_WORD_S + FIRST_LOOK_S + 6)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -151,6 +153,7 @@ def main(arguments: list[str]) -> int:
 
 async def _beside(library: Library, sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
+    began = loop.time()
     server = Server(Pages(library, single=True))
     let_go = asyncio.Event()
 
@@ -164,7 +167,10 @@ async def _beside(library: Library, sock: socket.socket) -> None:
     until = loop.time() + LAST_WORD_S
     while (live := library.live()) is not None and not live.ended and loop.time() < until:
         await asyncio.sleep(0.05)
-    server.pages.closing.set()
+    if live is not None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.pages.looked_at.wait(), max(0.0, began + FIRST_LOOK_S - loop.time()))
+    server.pages.close()
     server.should_exit = True
     await serving
 
