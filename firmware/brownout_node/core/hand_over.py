@@ -77,8 +77,9 @@ class HandOver:
     # Whose turns are left out.
 
     def skips(self, round):
-        """Whether the proposer of this round of the current height has passed it on."""
-        return self._has_passed(self.vote.proposer(round)) and self._leaves_quorum(0)
+        """Whether the proposer of this round of the current height has passed it on; if this board has, it has."""
+        proposer = self.vote.proposer(round)
+        return self._has_passed(proposer) and (proposer == self.node.board or self._leaves_quorum(0))
 
     def _has_passed(self, board):
         row = self.away.get(board)
@@ -209,6 +210,8 @@ class HandOver:
         known = self.away.get(board)
         if known is not None and known[2] and not from_height and height + 1 < self.vote.register.next_height:
             return  # it is back and does not know what it would propose; it will say so again
+        if from_height and not self._leaves_quorum(board):
+            return  # too many have passed on their turns already
         if known is None or (boot, number) > known[:2]:
             self.away[board] = (boot, number, from_height)
             if from_height:
