@@ -21,6 +21,7 @@ import pytest
 from mqtt_bed import WITHIN_S, Broker, Client, free_port, wait_until
 
 FIRMWARE = Path(__file__).resolve().parent.parent.parent / "firmware"
+MOST_WAKE_UPS = 400  # a second, of a board that beats a hundred times; asking each millisecond makes a thousand more
 
 # A board that answers on `out/...` what it is told on `in/...`, and prints what happens to it.
 PROGRAM = """
@@ -114,6 +115,17 @@ class Board:
                 return line
             seen.append(line)
         raise AssertionError(f"no line {start!r}, but {seen}")
+
+    def wake_ups(self, for_s: float) -> int:
+        """How often it went to sleep in that time, as the kernel counts it."""
+
+        def count() -> int:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+        before = count()
+        time.sleep(for_s)
+        return count() - before
 
     def kill(self) -> None:
         self._process.kill()
@@ -324,6 +336,7 @@ def test_tls_is_spoken_and_a_broker_with_the_wrong_name_is_refused(board, tmp_pa
         peer.publish("in/flood", b"300")
         assert [peer.next()[1][:6] for _ in range(300)] == [b"%06d" % number for number in range(300)]
         peer.close()
+        assert one.wake_ups(1.0) < MOST_WAKE_UPS, "it asks its TLS object all the time instead of sleeping"
         two = board(port=broker.encrypted, tls={**tls, "server_name": "other"})
         assert "error" in two.expect("error", 10.0)
     finally:

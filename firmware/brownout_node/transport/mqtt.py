@@ -48,6 +48,10 @@ def _writable(stream):
     yield asyncio.core._io_queue.queue_write(stream)  # type: ignore[attr-defined]  # not in the stubs
 
 
+def _readable(stream):
+    yield asyncio.core._io_queue.queue_read(stream)  # type: ignore[attr-defined]  # not in the stubs
+
+
 class MqttClient:
     """options: config.mqtt; name: client id; will: (topic, payload), retained; subscriptions: (topic, qos), at most 8.
 
@@ -70,7 +74,7 @@ class MqttClient:
         self.skipped = 0  # packets from the broker that were too long
         self.attempts = 0
         self.error = None  # why the last connection ended or did not come about
-        self._socket = None
+        self._socket = self._plain = None  # with TLS, what the latter is wrapped in
         self._buffer = bytearray(_RECEIVE)
         self._window = []  # [identifier, packet, when sent]
         self._identifier = 0
@@ -167,11 +171,17 @@ class MqttClient:
     # Receiving.
 
     async def _read(self):
-        stream = asyncio.StreamReader(self._socket)
         view = memoryview(self._buffer)
+        plain = self._plain
+        count = None
         try:
             while True:
-                count = await stream.readinto(view[self._filled :])
+                # MicroPython asks a TLS object every millisecond whether it is readable; of a socket the system tells.
+                if count is None or self._socket is plain:
+                    await _readable(plain)
+                else:
+                    await asyncio.sleep_ms(0)  # what TLS has taken off the socket already
+                count = self._socket.readinto(view[self._filled :])
                 if count == 0:
                     raise OSError("closed by the broker")
                 if count:
@@ -278,7 +288,7 @@ class MqttClient:
         self.connected = False
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
+            self._socket = self._plain = None
 
     def _end(self, error):
         self.error = error
@@ -289,7 +299,7 @@ class MqttClient:
         self._reset()
         host = self._options["host"]
         address = socket.getaddrinfo(host, self._options["port"], 0, socket.SOCK_STREAM)[0]
-        self._socket = plain = socket.socket(address[0], address[1])
+        self._socket = self._plain = plain = socket.socket(address[0], address[1])
         plain.setblocking(False)
         try:
             plain.connect(address[-1])
