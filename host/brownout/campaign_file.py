@@ -19,6 +19,7 @@ from . import protocols, resources
 from .contracts import UsageError
 from .document import REQUIRED, Table, nearest, shown
 from .fault_kinds import (
+    AT_SITE,
     HOST,
     KINDS,
     MOMENTS,
@@ -345,7 +346,7 @@ def _select(table: Table, default: str) -> Selector:
         raise table.error("select", shown(value), SELECTORS)
     count = value.removeprefix("random:")
     drawn = count != value and count.isascii() and count.isdigit() and len(count) <= 3 and int(count) > 0
-    if not drawn and value not in SELECTOR_WORDS:
+    if not drawn and value not in SELECTOR_WORDS and not value.startswith(AT_SITE):
         raise table.error("select", f"unknown selector {shown(value)}{nearest(value, SELECTOR_WORDS)}", SELECTORS)
     return value
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 MOMENTS = ("proposal in flight",)  # what `when` may name; watch.py knows how to wait for each
 SELECTOR_WORDS = ("one", "minority", "majority", "all", "proposer", "voters", "learners", "serial", "malicious")
+AT_SITE = "site:"  # in a selector, before the name of a site: the boards whose home it is
 SELECTORS = (
-    ", ".join(SELECTOR_WORDS) + ', random:K (K boards drawn by the seed), or a list of board names such as ["b1"]'
+    ", ".join(SELECTOR_WORDS)
+    + ', random:K (K boards drawn by the seed), site:NAME, or a list of board names such as ["b1"]'
 )
 SHAPES = ("halves", "majority-minority", "ring", "bridge")
 TRAP_POINTS = ("after persist", "after send")

@@ -16,7 +16,7 @@ from . import partitions
 from .campaign_file import Campaign, FaultSpec, NemesisSpec, Selector
 from .contracts import LinkRule, Support, UsageError
 from .document import nearest
-from .fault_kinds import HAND_OVER, HOST, KINDS, MALICE, SHAPES, SITE_KINDS, TRAP_POINTS
+from .fault_kinds import AT_SITE, HAND_OVER, HOST, KINDS, MALICE, SHAPES, SITE_KINDS, TRAP_POINTS
 from .protocols import add, configuration
 from .rig import PlannedBoard, Rig, choose_boards
 from .sites import Sites, check_boards
@@ -276,6 +276,8 @@ class Planner:
         whole = {"all": self.names, "voters": self.voters, "learners": self.learners, "serial": self.serial}
         if select in whole:
             chosen = whole[select]
+        elif select.startswith(AT_SITE):
+            chosen = self._at_site(spec, select.removeprefix(AT_SITE))
         elif select.startswith("random:"):
             chosen = self._draw(spec, self.names, int(select.removeprefix("random:")))
         elif select == "malicious":
@@ -293,6 +295,15 @@ class Planner:
                 f"{len(self.serial)} boards on serial only",
             )
         return tuple(chosen)
+
+    def _at_site(self, spec: FaultSpec, site: str) -> list[str]:
+        sites = self.campaign.sites
+        if sites is None or site not in sites.names:
+            known = (
+                ", ".join(AT_SITE + name for name in sites.names) if sites else "other selectors, or a table [sites]"
+            )
+            raise self._error(spec, "select", f"unknown site {site!r}", known)
+        return list(sites.at(site, self.names))
 
     def _draw(self, spec: FaultSpec, names: Sequence[str], count: int) -> list[str]:
         if count > len(names):

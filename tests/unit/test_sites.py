@@ -20,8 +20,10 @@ from brownout.faults import plan
 from brownout.history import BoardEvent, Check, History, Verdict
 from brownout.report import write_report
 from brownout.report.formats import render
-from brownout.rig import Rig, load_rig, parse_rig
+from brownout.rig import Rig, SimSpec, load_rig, parse_rig
+from brownout.sim.engine import Engine
 from brownout.sim.explicit import read_plan
+from brownout.sim.network import Network
 from brownout.sim.runs import Simulated, simulate
 from brownout.sim.swarm import draw
 from brownout.sites import Sites, routes_of
@@ -100,6 +102,16 @@ def test_a_campaign_with_sites_is_text_and_plan_and_back() -> None:
     assert read_plan(made.to_document()).to_document() == made.to_document()
     assert read_plan(made.to_document()).sites == campaign.sites
     assert "sites" not in plan(load_campaign("demo"), load_rig("sim"), 3).to_document()
+
+
+def test_a_selector_names_the_boards_of_a_site() -> None:
+    sites = '[sites]\nboards = { north = ["b1"], south = ["b2", "b3"] }\n'
+    fault = '[[fault]]\nkind = "blackout"\nselect = "site:%s"\nat_s = 1\nfor_s = 1'
+    assert plan(parsed(sites + fault % "south"), load_rig("sim"), 1).faults[0].boards == ("b2", "b3")
+    with pytest.raises(UsageError, match="site:north, site:south"):
+        plan(parsed(sites + fault % "west"), load_rig("sim"), 1)
+    with pytest.raises(UsageError, match="a table"):
+        plan(parsed(fault % "south"), load_rig("sim"), 1)
 
 
 RIG = """
@@ -396,3 +408,37 @@ def test_the_reports_show_them(tmp_path: Path) -> None:
         "| board | at_s | from | to | gap_ms | fault | heard_ms |" in text and "| north | south | 400 | f01 |" in text
     )
     assert json.loads(render(run, "json"))["metrics"]["reroutes"]["gap_ms"]["count"] == 1
+
+
+# The simulated network.
+
+
+def arrivals(*steps: tuple[str, tuple[str, ...]], via: tuple[str, ...] = ("north", "middle", "south")) -> list[float]:
+    """When one message a second arrives, in ms since it was sent; -1: not. steps: what is done before each."""
+    engine = Engine()
+    spec = SimSpec(latency="constant", latency_ms=(1.0, 1.0))
+    network = Network(engine, spec, ["b1", "b2"], 1, None, THREE)
+    took: list[float] = []
+    for second, (what, where) in enumerate(steps):
+        if what:
+            getattr(network, what)(*where)
+        sent_ns = second * 1_000_000_000
+        came: list[int] = []
+        network.send("b1", "b2", b"x", lambda _data, came=came: came.append(engine.now_ns), sent_ns, via=via)
+        engine.run(sent_ns + 999_999_999)
+        took.append((came[0] - sent_ns) / 1e6 if came else -1)
+    return took
+
+
+def test_a_message_takes_a_hop_to_each_broker_and_what_the_bridges_take() -> None:
+    assert arrivals(("", ())) == [pytest.approx(4 + 40)], "four hops of 1 ms, and bridges of 10 and 30"
+    assert arrivals(("", ()), via=("south",)) == [pytest.approx(2)]
+
+
+def test_a_dead_broker_or_a_cut_bridge_lets_nothing_through_and_only_on_its_way() -> None:
+    assert arrivals(("kill", ("middle",)), ("start", ("middle",)))[0] == -1
+    assert arrivals(("kill", ("middle",)), ("start", ("middle",)))[1] == pytest.approx(44)
+    assert arrivals(("kill", ("middle",)), via=("north",)) == [pytest.approx(2)]
+    bridge = (("south", "middle"),)
+    assert [took > 0 for took in arrivals(("cut", bridge), ("", ()), ("join", bridge))] == [False, False, True]
+    assert arrivals(("cut", bridge), via=("north", "middle"))[0] > 0

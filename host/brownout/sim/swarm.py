@@ -15,7 +15,7 @@ from typing import Any
 from brownout_node.core.config import Config
 
 from ..campaign_file import Campaign, ChecksSpec, FaultSpec, NemesisSpec, Selector
-from ..fault_kinds import HOST, KINDS, NEMESIS_KINDS
+from ..fault_kinds import AT_SITE, HOST, KINDS, NEMESIS_KINDS
 from ..faults import Planner
 from ..injector import LINK_FAULTS, POWER_FAULTS
 from ..rig import PlannedBoard
@@ -165,6 +165,9 @@ class _Drawing:
             return int(count) <= len(self.names)
         if select == "learners":
             return self.learners > 0
+        if select.startswith(AT_SITE):
+            sites = self.campaign.sites
+            return sites is not None and bool(sites.at(select.removeprefix(AT_SITE), self.names))
         return select != "serial" and not (select == "minority" and self.voters < 3)
 
     def _present(self, names: Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
