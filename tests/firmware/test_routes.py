@@ -205,3 +205,13 @@ def test_the_cable_is_the_last_route(board, brokers):
     south.start()
     one.expect("connected south", 10.0)
     tell(south, one, b"the better of the two that answer")
+
+
+def test_a_board_with_one_route_does_not_load_this(micropython: str) -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import brownout_node.shell, brownout_node.transport.mqtt\n"
+        "print(sorted(name for name in sys.modules if 'transport' in name))"
+    )
+    command = [micropython, "-X", "heapsize=300k", "-c", program, str(FIRMWARE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert "transport.mqtt" in done.stdout and "routes" not in done.stdout, done.stdout + done.stderr
