@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from brownout.cli import main
 from brownout.contracts import UsageError
+from brownout.fault_kinds import KINDS as FAULT_KINDS
+from brownout.history import FaultStage
 from brownout.live import guard, metrics
 from brownout.live.clients import Client
 from brownout.live.curves import Curves
@@ -24,6 +26,7 @@ from brownout.live.follow import Follower, Tail
 from brownout.live.library import Library
 from brownout.live.picture import Picture
 from brownout.live.terminal import watch
+from brownout.protocols import EVENTS
 from eventful_runs import eventful, save
 from history_builder import World, is_event
 from live_runs import LiveRun, merge
@@ -167,6 +170,26 @@ def test_cut_links_are_shown_by_pair(tmp_path: Path) -> None:
     follower.step()
     assert follower.picture.links == [] and follower.picture.faults["f01"]["stage"] == "healed"
     follower.close()
+
+
+VALUES = {"u": 1, "i": 0, "o": True, "k": "gossip", "t": "text", "v": None, "d": "ab" * 8, "b": "00"}
+
+
+def test_every_event_and_every_fault_finds_its_place() -> None:
+    """Those of all protocols, and faults whose plan says nothing of links between boards."""
+    picture = Picture("all")
+    for sequence, (_number, name, spec) in enumerate(EVENTS.values(), 1):
+        columns = (column.partition(":") for column in spec.split())
+        fields = {column: VALUES[kind] for column, _, kind in columns}
+        header = {"board": "b1", "boot": 1, "sequence": sequence, "now_ms": 1, "stamp": 1, "received_ns": 10**9}
+        picture.event({**header, "kind": name, "fields": fields, "channel": "serial"})
+    assert picture.totals["received"] == len(EVENTS) > 30
+    picture.plan({"faults": [{"id": kind, "kind": kind, "at_s": 1.0} for kind in FAULT_KINDS]})
+    for kind in FAULT_KINDS:
+        for stage in FaultStage:
+            record = {"id": kind, "kind": kind, "stage": stage, "at_ns": 10**9, "planned_ns": 0, "boards": ["b1"]}
+            picture.fault({**record, "support": "physical", "evidence": {}})
+    assert {fault["stage"] for fault in picture.faults.values()} == {"healed"}
 
 
 def test_two_decisions_of_one_height_and_missing_events_are_seen(tmp_path: Path) -> None:

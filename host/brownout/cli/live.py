@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,7 @@ def serve(runs: Path, port: int, bind: str, rig_name: str | None, control: bool)
     from ..live import serve as server
 
     sock = server.listen(bind, port)
-    server.serve(runs, sock, rig_name, lambda line: click.echo(line))
+    server.serve(runs, sock, rig_name, lambda line: click.echo(line), terminal=sys.stdout.isatty())
 
 
 @click.command()

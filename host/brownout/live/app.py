@@ -218,8 +218,7 @@ class Pages:
 
     async def switches(self, _request: Request) -> Response:
         assert self.control is not None
-        boards = await anyio.to_thread.run_sync(self.control.boards)
-        return self._page("control.html", "control.js", boards=boards, rig=self.control.rig_name)
+        return self._page("control.html", "control.js", boards=self.control.boards, rig=self.control.rig_name)
 
     async def switch(self, request: Request) -> Response:
         """POST with the token: {"action": .., "boards": [..]}."""

@@ -29,13 +29,15 @@ class Control:
     def __init__(self, rig_name: str) -> None:
         self.rig_name = rig_name
         self.rig: Rig = load_rig(rig_name)
+        # Known from the rig's file or its lab: to be asked for a page takes nobody's rig away.
+        self.boards = [board.name for board in self.rig.boards]
+        if not self.boards:
+            raise UsageError(
+                f"{self.rig.source}: rig {self.rig.name!r} exists only while a campaign runs; start one that stays "
+                "with `brownout lab up`, and use --rig lab"
+            )
         self.token = guard.new_token()
         self._busy = asyncio.Lock()
-
-    def boards(self) -> list[str]:
-        """The boards that there are switches for."""
-        with Hand(self.rig) as hand:
-            return list(hand.names)
 
     async def ask(self, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """what: power | link | state. RigError while another action is at work."""

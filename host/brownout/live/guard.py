@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
 import secrets
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 TOKEN_BYTES = 32
@@ -19,6 +21,17 @@ SCHEME = "Bearer "
 
 def new_token() -> str:
     return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def write_down(url: str, name: str) -> Path:
+    """Put an address that holds a token into a file that its owner alone can read; the file."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    path = Path(state) / "brownout" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # what lies there may be open to others, or lead elsewhere
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(url + "\n")
+    return path
 
 
 def is_own_host(header: str | None) -> bool:

@@ -131,12 +131,13 @@ const drawers = {
     const table = seen("matrix"), pairs = new Map();
     for (const link of picture.links) pairs.set(link.from + ">" + link.to, [...(pairs.get(link.from + ">" + link.to) || []), link]);
     const ends = [...names(), "host"];
-    seen("no-links").hidden = pairs.size > 0;
-    seen("no-links").textContent = ends.length > 21 && pairs.size ? "" : "Every link is whole.";
+    const others = inForce().filter((fault) => ["link", "message", "broker"].includes(fault.group) && !picture.links.some((link) => link.fault === fault.id));
+    seen("no-links").hidden = pairs.size > 0 || others.length > 0;
     const text = [...new Map(picture.links.map((link) => [link.fault, link])).keys()].map((id) => {
       const of = picture.links.filter((link) => link.fault === id), fault = picture.faults[id];
       return `${id} ${fault.kind} (${of[0].action}${of[0].amount === null ? "" : " " + of[0].amount}): ${of.length} directed pairs`;
     });
+    for (const fault of others) text.push(`${fault.id} ${fault.kind}${fault.boards.length ? " of " + fault.boards.join(", ") : ""}`);
     seen("links-said").textContent = text.join("; ");
     table.hidden = ends.length > 21 || !pairs.size;
     if (table.hidden) { table.replaceChildren(); return; }

@@ -255,7 +255,11 @@ class Picture:
     def _on_proposed(self, board: dict[str, Any], line: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         height = self._height(fields["height"])
         if height is not None:
-            height["proposer"], height["round"], height["value"] = board["name"], fields["round"], fields["value_id"]
+            height["proposer"], height["round"], height["value"] = (
+                board["name"],
+                fields.get("round"),
+                fields["value_id"],
+            )
         self._proposals[fields["height"]] = (board["name"], line["boot"], line["now_ms"])
         if len(self._proposals) > KEPT_HEIGHTS:
             del self._proposals[next(iter(self._proposals))]
@@ -347,6 +351,7 @@ class Picture:
         self._dirty_faults.add(number)
         self.curves.advance(at_ns)
         kind = FAULT_KINDS.get(line["kind"])
+        entry["group"] = "" if kind is None else kind.group
         if line["kind"] == "trap" or (kind is not None and kind.group == "power"):
             for name in line["boards"]:
                 self._power(self._board(name), line)
@@ -376,8 +381,8 @@ class Picture:
                 continue
             try:
                 rules = link_rules(planned, entry["boards"], self._names)
-            except KeyError:
-                continue  # a plan that does not hold its cuts; the fault itself is in the table
+            except (KeyError, ValueError):
+                continue  # what no rule between boards carries out, as a cut between sites: it is named below the links
             for rule in rules:
                 for source in self._ends(rule.sources, rule.targets):
                     for target in self._ends(rule.targets, rule.sources):

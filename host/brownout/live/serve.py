@@ -23,12 +23,14 @@ from typing import Any
 import uvicorn
 
 from ..contracts import RigError, UsageError
+from . import guard
 from .app import Pages
 from .control import Control
 from .library import Library
 
 LOOPBACK = "127.0.0.1"
 PORT = 8600
+NICER = 5  # the run goes first where there are few cores
 LAST_WORD_S = 3.0  # for those who look on, after the run
 FIRST_LOOK_S = 8.0  # from its start, a page stays for a first look at a run that was shorter
 CHILD_STARTS_WITHIN_S = 20.0
@@ -71,14 +73,21 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(base: Path, sock: socket.socket, rig_name: str | None, say: Callable[[str], None]) -> None:
-    """Serve until interrupted. rig_name: also the switches of that rig, to whoever has the token."""
+def serve(base: Path, sock: socket.socket, rig_name: str | None, say: Callable[[str], None], *, terminal: bool) -> None:
+    """Serve until interrupted. rig_name: also the switches of that rig, to whoever has the token.
+
+    terminal: whether what is said is read by a person; if not, it may be kept in a log, where no token belongs.
+    """
     control = Control(rig_name) if rig_name is not None else None
     where = address(sock)
     say(f"runs      {where}/")
     say(f"live      {where}/live")
+    kept: Path | None = None
     if control is not None:
-        say(f"switches  {where}/control#token={control.token}")
+        url = f"{where}/control#token={control.token}"
+        if not terminal:
+            kept = guard.write_down(url, f"switches-{sock.getsockname()[1]}.url")
+        say(f"switches  {url if kept is None else f'address in {kept}, which only you can read'}")
 
     async def main() -> None:
         await Server(Pages(Library(base), control)).serve(sockets=[sock])
@@ -87,6 +96,9 @@ def serve(base: Path, sock: socket.socket, rig_name: str | None, say: Callable[[
         asyncio.run(main())
     except KeyboardInterrupt:
         say("ended")
+    finally:
+        if kept is not None:
+            kept.unlink(missing_ok=True)
 
 
 # Beside a run.
@@ -139,6 +151,7 @@ class Beside:
 def main(arguments: list[str]) -> int:
     """The process beside a run: follows the runs of the process that started it, until that lets go of our input."""
     base, bind, port = Path(arguments[0]), arguments[1], int(arguments[2])
+    os.nice(NICER)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process handles it, and we show what comes of it
     try:
         sock = listen(bind, port)

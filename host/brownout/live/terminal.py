@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from rich.columns import Columns
@@ -17,6 +18,7 @@ from .picture import Picture
 
 LOOK_S = 0.2
 LINES = 8
+WIDE = 110  # columns
 HEIGHTS = 6
 MOST_BOARDS = 40
 COLOURS = {"valid": "green", "invalid": "red", "unknown": "yellow"}
@@ -27,17 +29,17 @@ def watch(follower: Follower, console: Console, *, once: bool = False) -> None:
     """Show the run until it ends. Where nobody looks, what happens is printed line by line."""
     if once:
         _read_all(follower)
-        console.print(follower.see(render))
+        console.print(follower.see(partial(render, console.width)))
         return
     if not console.is_terminal:
         _lines(follower, console)
         return
     follower.start()
-    with Live(follower.see(render), console=console, auto_refresh=False, transient=True) as live:
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         while not follower.ended:
-            live.update(follower.see(render), refresh=True)
+            live.update(follower.see(partial(render, console.width)), refresh=True)
             time.sleep(LOOK_S)
-    console.print(follower.see(render))
+    console.print(follower.see(partial(render, console.width)))
 
 
 def _read_all(follower: Follower) -> None:
@@ -63,12 +65,12 @@ def _lines(follower: Follower, console: Console) -> None:
         time.sleep(LOOK_S)
 
 
-def render(picture: Picture) -> RenderableType:
-    """The whole picture."""
+def render(width: int, picture: Picture) -> RenderableType:
+    """The whole picture, in columns that so wide a terminal has room for."""
     return Group(
         _heading(picture),
         _totals(picture),
-        _boards(picture),
+        _boards(picture, wide=width >= WIDE),
         Columns([_votes(picture), _faults(picture)], padding=(0, 3)),
         _happened(picture),
     )
@@ -106,15 +108,16 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _boards(picture: Picture) -> Table:
-    table = _table("Boards", "board", "power", "boot", "role", "height", "digest", "events", "heard last", "")
+def _boards(picture: Picture, *, wide: bool) -> Table:
+    more = ("digest", "heard last") if wide else ()
+    table = _table("Boards", "board", "power", "boot", "role", "height", "events", *more, "")
     for board in list(picture.boards.values())[:MOST_BOARDS]:
         state = Text(board["state"], style={"up": "green", "off": "bold red"}.get(board["state"], "dim"))
         digests = ", ".join(f"{protocol} {digest[:6]}" for protocol, digest in board["digests"].items())
         last = "" if board["last"] is None else f"{board['last']}, {_seconds(board['last_ns'])}"
         role, note = Text(board["role"]), Text(board["note"])
-        cells = (_or(board["boot"]), role, _or(board["height"]), digests, str(board["events"]), last, note)
-        table.add_row(board["name"], state, *cells)
+        cells = (_or(board["boot"]), role, _or(board["height"]), str(board["events"]))
+        table.add_row(board["name"], state, *cells, *((digests, last) if wide else ()), note)
     return table
 
 
