@@ -64,6 +64,7 @@ function draw() {
   for (const event of arrived) {
     const delay = Math.max(0, Date.now() - event.received_unix_ms);
     main.dataset.delay = delay.toFixed(0);
+    main.dataset.late = Number(main.dataset.late || 0) + (delay > 1000 ? 1 : 0);
     main.dataset.worst = Math.max(delay, Number(main.dataset.worst || 0)).toFixed(0);
     main.dataset.drawn = `${event.board}/${event.boot}/${event.sequence}`;
     seen("delay").textContent = `${event.board} ${event.kind}: drawn ${delay.toFixed(0)} ms after the host had it; the longest so far ${main.dataset.worst} ms`;

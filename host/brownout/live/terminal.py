@@ -145,6 +145,8 @@ def _faults(picture: Picture) -> Table:
 
 def _happened(picture: Picture) -> Table:
     table = _table("What happened", "at", "board", "what", "said")
+    for column, least in zip(table.columns, (10, 6, 14), strict=False):
+        column.min_width = least  # the text of the last column is what gives way
     for line in list(picture.lines)[-LINES:]:
         style = "red" if line["what"] in ("conflict", "gap") else ""
         cells = (line["who"], line["what"], line["text"])
