@@ -81,7 +81,7 @@ def build(
     modules += [(f"{package.name}/core/{name}", Path(name), text.encode()) for name, text in (own or {}).items()]
     needed = _needed({name: text for name, _, text in modules}, protocols)
     modules = [module for module in modules if module[0] in needed]
-    texts = {name: text for name, _, text in modules}
+    texts: Mapping[str, bytes] = {name: text for name, _, text in modules}
     if not whole:
         texts = _for_boards(tuple(sorted(texts.items())), tuple(_read(entry / name) for name in ENTRY))
     modules = [(name, path, texts[name]) for name, path, _ in modules]
