@@ -219,8 +219,8 @@ def test_a_run_shows_itself_and_its_page_ends_with_it(browser: Browser, tmp_path
         rest = threading.Thread(target=process.stderr.read, daemon=True)
         rest.start()
         browser.open(url)
-        browser.wait("document.querySelector('#verdict').textContent === 'valid'", within_s=30)
-        browser.wait("document.querySelector('#connection').textContent.includes('has ended')", within_s=15)
+        browser.wait("document.querySelector('#verdict').textContent === 'valid'", within_s=60)
+        browser.wait("document.querySelector('#connection').textContent.includes('has ended')", within_s=30)
         assert "VALID" in process.stdout.read()
         assert process.wait(20) == 0
         rest.join(5)

@@ -32,7 +32,7 @@ LOOPBACK = "127.0.0.1"
 PORT = 8600
 NICER = 5  # the run goes first where there are few cores
 LAST_WORD_S = 3.0  # for those who look on, after the run
-FIRST_LOOK_S = 8.0  # from its start, a page stays for a first look at a run that was shorter
+FIRST_LOOK_S = 15.0  # from its start, a page stays for a first look at a run that was shorter
 CHILD_STARTS_WITHIN_S = 20.0
 
 
