@@ -203,6 +203,28 @@ def test_two_decisions_of_one_height_and_missing_events_are_seen(tmp_path: Path)
     assert conflict["who"] == "b4" and "height 20" in conflict["text"]
 
 
+def test_the_newest_event_is_told_once(tmp_path: Path) -> None:
+    """A page takes its delay by it; told again with what clients do meanwhile, it would count as late."""
+    world = World(3)
+    world.boot()
+    world.operate("put", "k1", "v1")
+    run = LiveRun(tmp_path, world)
+    follower = Follower(run.path)
+    run.receive(world.events)
+    follower.step()
+    told: list[dict[str, Any]] = []
+    changes = follower.picture.changes
+    run.folder.append_operation_invoke(world.operations[0])
+    follower._read()
+    told.append(changes() or {})
+    world.operate("put", "k1", "v2")
+    run.receive(world.events[-1:])
+    follower._read()
+    told.append(changes() or {})
+    assert [("totals" in change, "newest" in change) for change in told] == [(True, False), (True, True)]
+    follower.close()
+
+
 def test_events_that_come_twice_count_once(tmp_path: Path) -> None:
     world = World(3)
     world.boot()

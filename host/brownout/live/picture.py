@@ -186,6 +186,7 @@ class Picture:
         if self.newest is None or at_ns >= self.newest["received_ns"]:
             keys = ("board", "boot", "sequence", "kind", "received_ns")
             self.newest = {key: line[key] for key in keys}
+            self._dirty.add("newest")  # told once: a page takes its delay by it
         self.curves.advance(at_ns)
         board = self._board(name)
         board["events"] += 1
@@ -467,8 +468,6 @@ class Picture:
             return None
         whole = self.snapshot()
         changed = {name: whole[name] for name in self._dirty}
-        if "totals" in changed:
-            changed["newest"] = self.newest
         if self._dirty_boards:
             changed["boards"] = {name: self.boards[name] for name in self._dirty_boards}
         if self._dirty_faults:
