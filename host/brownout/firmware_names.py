@@ -2,9 +2,9 @@
 
 Some names are nobody's but one module's: what a function calls its arguments, what an object calls what only it touches
 (`self._x`, methods too), and a module's own functions, classes and tables (`_x`). Where such a name means nothing else
-it becomes one letter or two, the same ones in every module. What modules know of each other keeps its name, and lines
-keep their numbers, so that tracebacks name places in the sources. What the modules do must not change: where this file
-is in doubt about a name, the name stays.
+it becomes one letter or two, the same ones in every module; an object's own stay behind a `_` and in the same order.
+What modules know of each other keeps its name, and lines keep their numbers, so that tracebacks name places in the
+sources. What the modules do must not change: where this file is in doubt about a name, the name stays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ast
 import builtins
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, count, product
+from itertools import chain, pairwise, product
 from string import ascii_letters
 
 from .firmware_syntax import parse
@@ -60,14 +60,27 @@ def shortened(modules: Mapping[str, bytes], entry: Iterable[bytes] = ()) -> dict
         # A class of this module may be derived from one of another: their objects have both one's names.
         family = _family(path, read)
         relatives = sorted(set(chain.from_iterable(read[name].private & private for name in family)))
-        own = {old: new for old, new in zip(relatives, _free(kept), strict=False) if old in module.private}
+        own = {old: new for old, new in _in_order(relatives, kept).items() if old in module.private}
         result[path] = _apply(text, _edits(module.tree, mine, own))
     return result
 
 
 def _free(taken: set[str]) -> Iterator[str]:
-    words = ("".join(letters) for length in count(1) for letters in product(ascii_letters, repeat=length))
+    words = ("".join(letters) for length in (1, 2) for letters in product(ascii_letters, repeat=length))
     return (word for word in words if word not in taken and not hasattr(builtins, word) and word not in ("as", "if"))
+
+
+def _in_order(names: Iterable[str], kept: set[str]) -> dict[str, str]:
+    """Short names for names that begin with `_`. Sorted, they stand where the long ones stood, also between those that
+    are kept: the flight recorder of a board and its replay on the host look at an object's fields in that order."""
+    words = [word for word in map("_{}".format, _free(set())) if word not in kept]
+    fences = ["_", *sorted(name for name in kept if _is_private(name)), "`"]
+    result = {}
+    for low, high in pairwise(fences):
+        between = [name for name in sorted(names) if low < name < high]
+        shorter = sorted([word for word in words if low < word < high][: len(between)])
+        result.update(zip(between, shorter if len(shorter) == len(between) else between, strict=True))
+    return result
 
 
 # What a module says.
