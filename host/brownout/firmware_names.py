@@ -75,7 +75,7 @@ def _in_order(names: Iterable[str], kept: set[str]) -> dict[str, str]:
     are kept: the flight recorder of a board and its replay on the host look at an object's fields in that order."""
     words = [word for word in map("_{}".format, _free(set())) if word not in kept]
     fences = ["_", *sorted(name for name in kept if _is_private(name)), "`"]
-    result = {}
+    result: dict[str, str] = {}
     for low, high in pairwise(fences):
         between = [name for name in sorted(names) if low < name < high]
         shorter = sorted([word for word in words if low < word < high][: len(between)])

@@ -63,7 +63,7 @@ def test_the_spread_of_an_update() -> None:
     assert first.arrivals_ms == (0.0, 11.0, 21.0, 1001.0)  # answering the client takes a millisecond too
     assert (first.half_ms, first.most_ms, first.all_ms) == (11.0, 1001.0, 1001.0)
     assert second.all_ms is None and second.half_ms is not None
-    curve = mean_curve([first, second], 4, points=10)
+    curve = mean_curve([first.arrivals_ms[1:], second.arrivals_ms[1:]], 4, points=10)
     assert curve[0] == (0.0, 0.25) and curve[-1] == (1001.0, 1.0)
     assert mean_curve([], 4) == []
 

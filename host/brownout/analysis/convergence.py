@@ -7,6 +7,7 @@ counted apart (`all_ms` is None).
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,15 +65,19 @@ def _until(times: Sequence[float], share: float, boards: int) -> float | None:
     return times[needed - 1] if len(times) >= needed else None
 
 
-def mean_curve(spreads: Sequence[Spread], boards: int, points: int = 120) -> list[tuple[float, float]]:
-    """(milliseconds since the write, mean share of boards that have it), over the updates that reached all boards."""
-    whole = [spread for spread in spreads if spread.all_ms is not None]
+def mean_curve(updates: Sequence[Sequence[float]], boards: int, points: int = 120) -> list[tuple[float, float]]:
+    """(milliseconds since the write, mean share of boards that have it), over the updates that reached all boards.
+
+    updates: of each, sorted milliseconds until each board but the writer had it.
+    """
+    whole = [after for after in updates if len(after) + 1 >= boards]
     if not whole or boards < 1:
         return []
-    last_ms = max(spread.all_ms or 0.0 for spread in whole) or 1.0
+    times = sorted(time for after in whole for time in after)
+    last_ms = (times[-1] if times else 0.0) or 1.0
     curve = []
     for point in range(points + 1):
         at_ms = last_ms * point / points
-        share = sum(sum(time <= at_ms for time in spread.arrivals_ms) for spread in whole) / (len(whole) * boards)
+        share = (len(whole) + bisect_right(times, at_ms)) / (len(whole) * boards)
         curve.append((at_ms, min(1.0, share)))
     return curve

@@ -6,11 +6,16 @@ Figures of one run; `samples` are what two runs are compared by. Must not judge 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from brownout_node.core import schema
 
+from ..checkers.run import Outage
 from ..history import Outcome
 from . import clocks
 from .intervals import brief, median_interval
@@ -30,6 +35,13 @@ JOIN (SELECT height, round, value_id, min(at_ns) AS at_ns FROM votes WHERE kind 
     ON proposed.height = first.height AND proposed.round = first.round AND proposed.value_id = first.value_id
 WHERE decided.kind = 'decided' AND NOT decided.caught_up
 ORDER BY decided.height, decided.board
+"""
+OWN = """
+SELECT CAST(min(decided.now_ms - proposed.now_ms) AS DOUBLE) FROM votes AS proposed JOIN votes AS decided
+    ON decided.kind = 'decided' AND NOT decided.caught_up AND decided.board = proposed.board
+    AND decided.boot = proposed.boot AND decided.height = proposed.height AND decided.round = proposed.round
+    AND decided.value_id = proposed.value_id
+WHERE proposed.kind = 'proposed' GROUP BY proposed.height ORDER BY proposed.height
 """
 SPREAD = """
 SELECT w.board, w.key, w.stamp, w.at_ns, list(m.board ORDER BY m.board), list(m.at_ns ORDER BY m.board)
@@ -71,7 +83,7 @@ def samples(record: Record) -> dict[str, list[float]]:
             name = f"operation_{item.operation}_ms"
             found.setdefault(name, []).append((item.finished_ns - item.invoked_ns) / NANOSECONDS)
     boards = len(_roster(record))
-    arrivals = [after for _, _, after in _updates(record)]
+    arrivals = [after for _, _, after in updates(record)]
     found["rumour_to_all_ms"] = [max(after, default=0.0) for after in arrivals if len(after) + 1 >= boards]
     return found
 
@@ -80,7 +92,7 @@ def _roster(record: Record) -> dict[str, int]:
     return {name: number for number, name, _ in record.history.manifest.get("roster", ())}
 
 
-def _updates(record: Record) -> list[tuple[str, int, list[float]]]:
+def updates(record: Record) -> list[tuple[str, int, list[float]]]:
     """(key, time, milliseconds until each other board had it) of every update that was told, by time."""
     cases = " ".join(f"WHEN '{name}' THEN {number}" for name, number in _roster(record).items())
     rows = record.rows(SPREAD.format(numbers=f"CASE w.board {cases} END" if cases else "NULL"))
@@ -88,6 +100,11 @@ def _updates(record: Record) -> list[tuple[str, int, list[float]]]:
         (key, at_ns, sorted(max(0, time - at_ns) / NANOSECONDS for time in times if time is not None))
         for _, key, _, at_ns, _, times in rows
     ]
+
+
+def own_decisions(record: Record) -> list[float]:
+    """Milliseconds from proposal to decision on the proposer itself, by its own clock, by height."""
+    return [float(row[0]) for row in record.rows(OWN)]
 
 
 def rumours(record: Record) -> dict[str, Any]:
@@ -99,7 +116,7 @@ def rumours(record: Record) -> dict[str, Any]:
     """
     boards = len(_roster(record))
     last: dict[str, list[float]] = {}
-    for key, _, after in _updates(record):
+    for key, _, after in updates(record):
         last[key] = after
     if not last or boards < 2:
         return {"updates": 0, "residue": None, "round_ms": record.timing.gossip_period_ms, "curve": []}
@@ -142,13 +159,16 @@ def faults(record: Record) -> list[dict[str, Any]]:
         if item.outcome is Outcome.OK and item.finished_ns is not None
     )
     end_ns = int(record.history.manifest["ended_ns"])
-    agreed = record.rows("SELECT board, at_ns, digest FROM digests WHERE protocol = 'gossip' ORDER BY at_ns, board")
+    told = record.rows("SELECT board, at_ns, digest FROM digests WHERE protocol = 'gossip' ORDER BY at_ns, board")
+    times = [row[1] for row in told]
+    boards = set(_roster(record))
     found = []
     for outage in record.run.outages:
         until_ns = end_ns if outage.until_ns is None else outage.until_ns
-        inside = [outage.from_ns, *(at for at in done if outage.from_ns < at < until_ns), until_ns]
-        longest_ns = max(after - before for before, after in zip(inside, inside[1:], strict=False))
-        converged = None if outage.until_ns is None else _agreed_ns(agreed, outage.until_ns, set(_roster(record)))
+        inside = done[bisect_right(done, outage.from_ns) : bisect_left(done, until_ns)]
+        longest_ns = max(after - before for before, after in pairwise([outage.from_ns, *inside, until_ns]))
+        after_heal = (told[place] for place in range(bisect_left(times, until_ns), len(told)))
+        converged = None if outage.until_ns is None else _agreed_ns(after_heal, boards)
         found.append(
             {
                 "fault": outage.fault,
@@ -161,15 +181,41 @@ def faults(record: Record) -> list[dict[str, Any]]:
     return found
 
 
-def _agreed_ns(rows: Sequence[tuple[Any, ...]], healed_ns: int, boards: set[str]) -> int | None:
-    """When every board had told, after the heal, one and the same digest."""
+def _agreed_ns(rows: Iterable[tuple[Any, ...]], boards: set[str]) -> int | None:
+    """When every board had told one and the same digest in these rows."""
     told: dict[str, str] = {}
+    alike: Counter[str] = Counter()  # boards of each digest, so that a row costs the same however many boards there are
     for board, at_ns, digest in rows:
-        if at_ns >= healed_ns:
-            told[board] = digest
-            if set(told) >= boards and len(set(told.values())) == 1:
-                return int(at_ns)
+        if board not in boards:
+            continue
+        if board in told:
+            alike[told[board]] -= 1
+        told[board] = digest
+        alike[digest] += 1
+        if alike[digest] == len(boards):
+            return int(at_ns)
     return None
+
+
+class _Outages:
+    """Those of one board, so that the ones that overlap a time are found without a look at all of them."""
+
+    def __init__(self, outages: Iterable[Outage]) -> None:
+        self._sorted = sorted(outages, key=lambda outage: outage.from_ns)
+        self._starts = [outage.from_ns for outage in self._sorted]
+        # The latest end of all up to each place: where it is before a time, nothing from there back overlaps it.
+        ends = (math.inf if outage.until_ns is None else outage.until_ns for outage in self._sorted)
+        self._latest = list(accumulate(ends, max))
+
+    def those(self, from_ns: int, until_ns: int) -> Iterator[Outage]:
+        place = bisect_right(self._starts, until_ns) - 1
+        while place >= 0 and self._latest[place] >= from_ns:
+            if self._sorted[place].overlaps(from_ns, until_ns):
+                yield self._sorted[place]
+            place -= 1
+
+    def any(self, from_ns: int, until_ns: int) -> bool:
+        return next(self.those(from_ns, until_ns), None) is not None
 
 
 def detection(record: Record) -> dict[str, Any]:
@@ -182,15 +228,16 @@ def detection(record: Record) -> dict[str, Any]:
     told = record.rows("SELECT board, at_ns, subject FROM members WHERE state <> ? ORDER BY at_ns", schema.ALIVE)
     first: dict[tuple[str, str], float] = {}
     false = 0
+    # A board's silence is seen with a delay: what was under a fault a moment ago may still be suspected.
+    slack_ns = (record.timing.suspicion_ms + 2 * record.timing.probe_period_ms) * 1_000_000
+    whom = {"", *names.values(), *(row[0] for row in told)}
+    met = {name: _Outages([o for o in record.run.outages if name in o.boards]) for name in whom}
     for board, at_ns, subject in told:
         name = names.get(subject, "")
-        near = [o for o in record.run.outages if {name, board} & o.boards and o.overlaps(at_ns, at_ns)]
-        # A board's silence is seen with a delay: what was under a fault a moment ago may still be suspected.
-        slack_ns = (record.timing.suspicion_ms + 2 * record.timing.probe_period_ms) * 1_000_000
-        late = [o for o in record.run.outages if {name, board} & o.boards and o.overlaps(at_ns - slack_ns, at_ns)]
-        false += not late
-        for outage in near:
-            if name in outage.boards and board not in outage.boards:
+        if not met[name].any(at_ns - slack_ns, at_ns) and not met[board].any(at_ns - slack_ns, at_ns):
+            false += 1
+        for outage in met[name].those(at_ns, at_ns):
+            if board not in outage.boards:
                 first.setdefault((outage.fault, name), (at_ns - outage.from_ns) / NANOSECONDS)
     others = len(names) - 1
     period_ms = record.timing.probe_period_ms

@@ -23,6 +23,7 @@ from . import (
     protocols,
     publish,
     replay,
+    reporting,
     simulator,
 )
 from .figures import Figure, document, print_table
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "checkers": checking.measure,
     "sim": simulator.measure,
     "replay": replay.measure,
+    "report": reporting.measure,
     "protocols": protocols.measure,
 }
 

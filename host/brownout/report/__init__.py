@@ -14,7 +14,6 @@ import jinja2
 
 from ..analysis.record import Record
 from ..checkers import judge
-from ..checkers.run import Run
 from ..store import REPORT, VERDICT, load, read_document
 from . import diagram, figures, page
 
@@ -23,17 +22,16 @@ __all__ = ["write_report"]
 
 def write_report(folder: Path) -> Path:
     """Write `report.html` into the folder of a run, complete or interrupted; return its path."""
-    history = load(folder)
-    verdict = read_document(folder, VERDICT) if (folder / VERDICT).exists() else judge(history)
-    run = Run(history)
+    verdict = read_document(folder, VERDICT) if (folder / VERDICT).exists() else judge(load(folder))
     path = folder / REPORT
     draft = path.with_suffix(".draft")
-    draft.write_text(_render(run, verdict, folder), encoding="utf-8")
+    with Record(folder) as record:
+        draft.write_text(_render(record, verdict, folder), encoding="utf-8")
     draft.replace(path)
     return path
 
 
-def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
+def _render(record: Record, verdict: dict[str, Any], folder: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -43,17 +41,18 @@ def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
     )
     environment.filters["seconds"] = figures.seconds
     environment.filters["brief"] = page.brief
+    run = record.run
     checks = page.checks(verdict)
     evidence = [entry for check in checks if check["verdict"] != "valid" for entry in check["evidence"]]
+    samples = figures.latency_samples(record)
     drawings = {
         "operations": figures.operations_figure(run),
         "faults": figures.faults_figure(run),
-        "lanes": figures.lanes_figure(run, evidence),
-        "convergence": figures.convergence_figure(run),
-        "latency": figures.latency_figure(run),
+        "lanes": figures.lanes_figure(record, evidence),
+        "convergence": figures.convergence_figure(record),
+        "latency": figures.latency_figure(samples),
     }
-    with Record(folder) as record:
-        drawn = diagram.document(record, evidence)
+    drawn = diagram.document(record, evidence)
     return environment.get_template("page.html").render(
         style=_part("style.css"),
         pens=_part("pens.js"),
@@ -65,7 +64,7 @@ def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
         checks=checks,
         summary=page.summary(verdict),
         facts=page.facts(run),
-        boards=page.boards(run),
+        boards=page.boards(record),
         gateway=page.gateway(run),
         faults=figures.fault_lives(run),
         recovery=verdict.get("metrics", {}).get("recovery", []),
@@ -74,7 +73,7 @@ def _render(run: Run, verdict: dict[str, Any], folder: Path) -> str:
         anomalies=verdict.get("metrics", {}).get("anomalies", {}),
         failover=verdict.get("metrics", {}).get("failover", {}),
         reroutes=verdict.get("metrics", {}).get("reroutes", {}),
-        legend=figures.latency_legend(run),
+        legend=figures.latency_legend(samples),
         operations=page.operations(run),
         counters=page.counters(folder),
         drawings=drawings,

@@ -1,27 +1,35 @@
 """The report's drawings: what clients saw, faults, one lane per board, convergence, latencies.
 
-Each is a function from a history to SVG, or to nothing where there is nothing to draw. The first three share one time
+Each is a function from a record to SVG, or to nothing where there is nothing to draw. The first three share one time
 axis, so that an outage can be followed down the page. Must not judge: what is evidence the verdict says.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from ..analysis.convergence import item_spreads, mean_curve
+from ..analysis.convergence import mean_curve
 from ..analysis.distribution import percentile
-from ..analysis.latency import decision_times, operation_latencies
+from ..analysis.latency import operation_latencies
+from ..analysis.measures import own_decisions, updates
+from ..analysis.record import Record
 from ..checkers.run import BROKER_KINDS, DARK_KINDS, Outage, Run
 from ..history import FaultRecord, FaultStage, Outcome
 from . import svg
 from .svg import GUTTER, RIGHT, WIDTH, Scale
 
 CURVES = ("put", "get", "cas", "write", "delete", "read")
+COLUMNS = """
+SELECT board, CASE WHEN caught_up THEN 'caught_up' ELSE kind END AS seen, CAST(at_ns AS BIGINT) // ? AS place
+FROM votes WHERE kind IN ('prevoted', 'precommitted', 'decided') GROUP BY ALL
+"""
+MOST_FAULTS = 100  # drawn in rows of their own; the table below has all
 PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")  # styles of curves
 
 
@@ -130,9 +138,10 @@ def _proof(evidence: Mapping[str, Any]) -> dict[str, Any]:
 
 def faults_figure(run: Run) -> Markup | None:
     """A row for each fault: a ring where it was planned, a bar while it lasted, a filled mark where it was proven."""
-    rows = fault_lives(run)
-    if not rows:
+    every = fault_lives(run)
+    if not every:
         return None
+    rows = every[:MOST_FAULTS]
     scale = svg.time_scale(run.ended_ns)
     pitch = 24.0
     top = 6.0
@@ -156,14 +165,16 @@ def faults_figure(run: Run) -> Markup | None:
         elif row["unproven"]:
             x = scale((applied or row["planned_ns"] or 0) / 1e9)
             parts.append(svg.text(x + 8, y + 16, "not proven", "alarm"))
-    return svg.figure(bottom + 24, "Faults over time", parts)
+    title = "Faults over time" if len(rows) == len(every) else f"The first {len(rows)} of {len(every)} faults over time"
+    return svg.figure(bottom + 24, title, parts)
 
 
 # Boards.
 
 
-def lanes_figure(run: Run, evidence: Sequence[Mapping[str, Any]]) -> Markup | None:
+def lanes_figure(record: Record, evidence: Sequence[Mapping[str, Any]]) -> Markup | None:
     """One lane per board: boots, votes and decisions, on the shade of the faults that met it; evidence ringed."""
+    run = record.run
     if not run.boards:
         return None
     scale = svg.time_scale(run.ended_ns)
@@ -171,10 +182,11 @@ def lanes_figure(run: Run, evidence: Sequence[Mapping[str, Any]]) -> Markup | No
     top = 6.0
     bottom = top + pitch * len(run.boards)
     shades, marks = [], []
+    seen = _votes_seen(record, scale)
     for index, board in enumerate(run.boards):
         y = top + pitch * index
         shades.append(_lane_shades(run, board, scale, y, pitch))
-        marks.append(_lane(run, board, scale, y, pitch))
+        marks.append(_lane(run, board, seen[board], scale, y, pitch))
         for entry in evidence:
             if entry.get("board") == board and "step" in entry:
                 x = scale(float(entry["at_s"]))
@@ -185,45 +197,49 @@ def lanes_figure(run: Run, evidence: Sequence[Mapping[str, Any]]) -> Markup | No
     return svg.figure(bottom + 24, "One lane per board: boots, votes and decisions over time", parts)
 
 
+def _votes_seen(record: Record, scale: Scale) -> dict[str, dict[str, list[float]]]:
+    """Board -> kind -> where there is at least one, to half a pixel: more cannot be seen of millions."""
+    column_ns = max(1, round(record.run.ended_ns / (2 * WIDTH)))
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for board, kind, column in record.rows(COLUMNS, column_ns):
+        found[board][kind].append(scale(column * column_ns / 1e9))
+    return found
+
+
 def _lane_shades(run: Run, board: str, scale: Scale, y: float, pitch: float) -> Markup:
     parts = []
+    starts = sorted(boot.began_ns for boot in run.boots.get(board, ()))
     for outage in run.outages:
         if board in outage.boards or outage.kind in BROKER_KINDS:
-            start, end = scale(outage.from_ns / 1e9), scale(_over_ns(run, outage, board) / 1e9)
+            start, end = scale(outage.from_ns / 1e9), scale(_over_ns(run, outage, starts) / 1e9)
             title = f"{outage.fault} {outage.kind}"
             parts.append(svg.box(start, y + 1, end - start, pitch - 2, f"shade {shade_of(outage.kind)}", title))
     return Markup("").join(parts)
 
 
-def _over_ns(run: Run, outage: Outage, board: str) -> int:
-    """When a board had power again: its next boot comes before the fault is noted as healed."""
+def _over_ns(run: Run, outage: Outage, starts: Sequence[int]) -> int:
+    """When a board that started at `starts` had power again: its boot comes before the fault is noted as healed."""
     until_ns = outage.until_ns or run.ended_ns
     if outage.kind not in DARK_KINDS or outage.kind == "power_flap":
         return until_ns
-    starts = [boot.began_ns for boot in run.boots.get(board, ()) if outage.from_ns < boot.began_ns <= until_ns]
-    return min(starts, default=until_ns)
+    place = bisect_right(starts, outage.from_ns)
+    return min(until_ns, starts[place]) if place < len(starts) else until_ns
 
 
-def _lane(run: Run, board: str, scale: Scale, y: float, pitch: float) -> Markup:
-    at: dict[str, list[float]] = defaultdict(list)
-    for boot in run.boots.get(board, ()):
-        for event in boot.events:
-            if event.kind in ("prevoted", "precommitted", "decided", "boot", "written"):
-                caught_up = event.kind == "decided" and event.fields["caught_up"]
-                at["caught_up" if caught_up else event.kind].append(scale(event.received_ns / 1e9))
+def _lane(run: Run, board: str, seen: Mapping[str, list[float]], scale: Scale, y: float, pitch: float) -> Markup:
     middle = y + pitch / 2
     small = pitch < 20
     parts = [
         svg.line(GUTTER, y + pitch, WIDTH - RIGHT, y + pitch, "rule"),
         svg.text(GUTTER - 10, middle + 4, board, "name small" if small else "name", "end"),
-        svg.ticks_path(at["prevoted"], y + pitch * 0.14, pitch * 0.21, "vote prevote"),
-        svg.ticks_path(at["precommitted"], y + pitch * 0.38, pitch * 0.21, "vote precommit"),
-        svg.dots(at["caught_up"], y + pitch * 0.77, 1.5 if small else 2.2, "decision late"),
-        svg.dots(at["decided"], y + pitch * 0.77, 1.5 if small else 2.2, "decision"),
+        svg.ticks_path(seen.get("prevoted", ()), y + pitch * 0.14, pitch * 0.21, "vote prevote"),
+        svg.ticks_path(seen.get("precommitted", ()), y + pitch * 0.38, pitch * 0.21, "vote precommit"),
+        svg.dots(seen.get("caught_up", ()), y + pitch * 0.77, 1.5 if small else 2.2, "decision late"),
+        svg.dots(seen.get("decided", ()), y + pitch * 0.77, 1.5 if small else 2.2, "decision"),
     ]
-    tall = pitch - 6
-    for x in sorted({round(position) for position in at["boot"]}):
-        parts.append(Markup('<path d="M{} {}v{}" class="boot"/>').format(x, y + 3, tall))
+    boots = [boot.start.received_ns for boot in run.boots.get(board, ()) if boot.start is not None]
+    for x in sorted({round(scale(at_ns / 1e9)) for at_ns in boots}):
+        parts.append(Markup('<path d="M{} {}v{}" class="boot"/>').format(x, y + 3, pitch - 6))
         parts.append(Markup('<path d="M{} {}l6 3.5 -6 3.5z" class="boot flag"/>').format(x, y + 3))
     return Markup("").join(parts)
 
@@ -231,9 +247,9 @@ def _lane(run: Run, board: str, scale: Scale, y: float, pitch: float) -> Markup:
 # Spread and latency.
 
 
-def convergence_figure(run: Run) -> Markup | None:
+def convergence_figure(record: Record) -> Markup | None:
     """The mean share of boards that have an update, by time since it was written."""
-    curve = mean_curve(item_spreads(run.history), len(run.boards))
+    curve = mean_curve([after for _, _, after in updates(record)], len(record.run.boards))
     if not curve:
         return None
     height, top, bottom = 260.0, 12.0, 224.0
@@ -266,22 +282,15 @@ def _axes(across: Scale, up: Scale, top: float, bottom: float, unit: str) -> lis
     return parts
 
 
-def latency_samples(run: Run) -> dict[str, list[float]]:
+def latency_samples(record: Record) -> dict[str, list[float]]:
     """What is drawn and tabled as latency: name -> sorted milliseconds."""
-    samples: dict[str, list[float]] = {}
-    decisions = [d.own_ms for d in decision_times(run.history) if d.own_ms is not None]
-    if decisions:
-        samples["decision"] = sorted(decisions)
-    latencies = operation_latencies(run.history)
-    for name in CURVES:
-        if latencies.get(name):
-            samples[name] = sorted(latencies[name])
-    return samples
+    latencies = operation_latencies(record.history)
+    found = {"decision": own_decisions(record), **{name: latencies.get(name, ()) for name in CURVES}}
+    return {name: sorted(values) for name, values in found.items() if values}
 
 
-def latency_figure(run: Run) -> Markup | None:
+def latency_figure(samples: Mapping[str, Sequence[float]]) -> Markup | None:
     """The share of decisions and operations that took at most so long, on a logarithmic axis."""
-    samples = latency_samples(run)
     if not samples:
         return None
     height, top, bottom = 280.0, 12.0, 244.0
@@ -307,6 +316,6 @@ def _below(value: float) -> float:
     return max(factor * power for factor in (1, 2, 5) if factor * power <= value * 1.000001)
 
 
-def latency_legend(run: Run) -> list[tuple[str, str]]:
+def latency_legend(samples: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
     """(style, name) in the order of the curves."""
-    return list(zip(PLACES, latency_samples(run), strict=False))
+    return list(zip(PLACES, samples, strict=False))

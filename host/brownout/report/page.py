@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..analysis.record import Record
 from ..analysis.tables import board_metrics, events_by_board
 from ..checkers.run import Run
 
@@ -16,6 +17,13 @@ WORDS = {
     "invalid": "A promise was broken. The counter-example is below.",
     "unknown": "Nothing was found broken, but the record does not allow to say that nothing was.",
 }
+# The next height of each life, as checkers.run.height_told has it of an event.
+HEIGHTS = """
+SELECT board, boot, max(CASE kind WHEN 'boot' THEN CAST(fields->>'next_height' AS BIGINT)
+    WHEN 'decided' THEN CAST(fields->>'height' AS BIGINT) + 1 WHEN 'caught_up' THEN CAST(fields->>'next' AS BIGINT)
+    ELSE CAST(fields->>'height' AS BIGINT) END)
+FROM events WHERE kind IN ('boot', 'decided', 'caught_up', 'prevoted', 'precommitted') GROUP BY ALL
+"""
 HASH_CHARACTERS = 16
 EVIDENCE_ROWS = 24
 
@@ -118,8 +126,10 @@ def _transport(transport: Any) -> str:
     return "invoke, on this machine" if transport == "local" else str(transport or "")
 
 
-def boards(run: Run) -> list[dict[str, Any]]:
+def boards(record: Record) -> list[dict[str, Any]]:
     """Each board from its own mouth: what its last boot event said, beside what was flashed."""
+    run = record.run
+    heights = {(board, boot): height for board, boot, height in record.rows(HEIGHTS)}
     described = {entry["name"]: entry for entry in run.history.manifest.get("boards", ()) if "name" in entry}
     flashed = (run.history.manifest.get("firmware_flashed") or {}).get("files") or {}
     rows = []
@@ -140,7 +150,7 @@ def boards(run: Run) -> list[dict[str, Any]]:
                 "firmware": (start.fields["firmware"] if start else entry.get("firmware")) or "–",
                 "files": _files(said, flashed),
                 "boots": len(boots),
-                "next_height": run.next_height(name),
+                "next_height": heights.get((name, boots[-1].number), 0) if boots else 0,
                 "live": not run.is_dark_at_end(name) and bool(boots),
             }
         )
