@@ -416,6 +416,18 @@ def test_a_gossip_write_whose_event_was_lost_is_found_by_its_number() -> None:
     fine(durability.check, world)
 
 
+def test_a_gossip_write_may_be_among_the_events_that_are_missing() -> None:
+    world = healthy()
+    world.answer(world.ask("write", "overrun", "x", board="b2"), "ok", None, None)
+    world.boards["b2"].sequence += 1  # its ring of events was full
+    world.digests("b2")
+    world.wait(9.0)
+    unsure(durability.check, world, "1 events of the last life of b2 are missing")
+    world.answer(world.ask("write", "lost", "x", board="b2"), "ok", None, None)
+    world.wait(9.0)
+    breach(durability.check, world, "b2 acknowledged a write of 'lost'", "2 such writes")
+
+
 def test_a_gossip_write_that_one_board_never_gets() -> None:
     world = healthy()
     world.write("b1", "missing", "x", merged_by=["b2"])
@@ -562,14 +574,15 @@ def test_a_dead_board_that_nobody_misses() -> None:
     assert check.metrics["outages_checked"] == 2
 
 
-def test_a_cut_that_was_armed_and_never_sprang_is_no_outage() -> None:
+@pytest.mark.parametrize("kind", ["cut", "cut_mid_write"])
+def test_a_cut_that_lied_or_never_sprang_is_no_outage(kind: str) -> None:
     world = healthy()
     world.tell("b1", "member", channel="mqtt", board=2, state=1, incarnation=1)
     world.tell("b1", "member", channel="mqtt", board=2, state=0, incarnation=2)
-    world.fault("f02", "cut_mid_write", "applied", "b3")
+    world.fault("f02", kind, "applied", "b3")
     world.wait(8.0)
-    world.fault("f02", "cut_mid_write", "unproven", "b3")
-    world.fault("f02", "cut_mid_write", "healed", "b3")
+    world.fault("f02", kind, "unproven", "b3")
+    world.fault("f02", kind, "healed", "b3")
     check = fine(membership.check, world)
     assert check.metrics["outages_checked"] == 0
 

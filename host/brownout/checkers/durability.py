@@ -184,7 +184,10 @@ def _unheard(
     known: dict[tuple[int, int], BoardEvent],
     findings: Findings,
 ) -> None:
-    """A board numbers its own updates; numbers that nobody heard of may be those writes, but no more than there are."""
+    """A board numbers its own updates; numbers that nobody heard of may be those writes, but no more than there are.
+
+    In its last life the highest number may be one that it told in an event that is missing.
+    """
     if not unmatched or _wiped_after(run, board, 0):
         return
     numbers = {number for number, _ in known}
@@ -195,7 +198,12 @@ def _unheard(
         findings.open(f"{board} is not there to say what became of {len(unmatched)} acknowledged gossip writes")
         return
     holes = highest - len(numbers)
-    if len(unmatched) > holes:
+    missing = last.events[-1].sequence - len(last.events) if last.events else 0
+    if holes < len(unmatched) <= holes + missing:
+        findings.open(
+            f"{missing} events of the last life of {board} are missing: {len(unmatched)} writes may be in them"
+        )
+    elif len(unmatched) > holes:
         item = unmatched[-1]
         evidence = [] if last.start is None else [step(last.start)]
         findings.wrong(

@@ -10,7 +10,7 @@ from brownout_node.core import schema
 
 from ..history import BoardEvent, Check, FaultStage
 from .evidence import Findings, fault, step
-from .run import BROKER_KINDS, DARK_KINDS, DARK_WHEN_SPRUNG, Outage, Run
+from .run import BROKER_KINDS, DARK_KINDS, Outage, Run
 
 SLACK_NS = 500_000_000  # late ticks, and a switch that takes its time
 DEFAULT_TIMING = {"probe_period_ms": 500, "suspicion_ms": 2000}
@@ -104,8 +104,8 @@ def _dark_pairs(run: Run) -> list[tuple[Outage, str, str, int]]:
     proven = {record.id for record in run.history.faults if record.stage is FaultStage.PROVEN}
     for outage in run.outages:
         until_ns = outage.until_ns if outage.until_ns is not None else run.ended_ns
-        if outage.kind in DARK_WHEN_SPRUNG and outage.fault not in proven:
-            continue  # armed, and nobody knows that it ever cut the power
+        if outage.kind in DARK_KINDS and outage.fault not in proven:
+            continue  # nobody knows whether the power ever went: a switch may lie, and what was armed may not spring
         if outage.kind in DARK_KINDS:
             for gone in sorted(outage.boards):
                 until = _back_ns(run, gone, outage.from_ns, until_ns)
